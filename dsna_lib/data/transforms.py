@@ -1,0 +1,74 @@
+"""Joint picture-and-mask transforms on torchvision's v2 API.
+
+Pictures are resampled bilinearly with antialiasing, masks only ever nearest: the v2 transforms see the
+tv_tensors types and do so by themselves. Padding of a mask is 255 (void), so that it is never learned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from dsna_lib.data.pictures import VOID
+
+FILL = {tv_tensors.Image: 0, tv_tensors.Mask: VOID}
+
+
+class RandomRescale(torch.nn.Module):
+    """Resize so that the shorter side is `crop` times a random factor.
+
+    Args:
+        crop: the size that will be cropped later, in pixels.
+        scales: the factor is drawn uniformly from this range.
+    """
+
+    def __init__(self, crop: int, scales: tuple[float, float]) -> None:
+        super().__init__()
+        self.crop, self.scales = crop, scales
+
+    def forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        low, high = self.scales
+        factor = low + (high - low) * torch.rand(()).item()
+        height, width = inputs[0].shape[-2:]
+        ratio = self.crop * factor / min(height, width)
+        size = [max(1, round(height * ratio)), max(1, round(width * ratio))]
+        return [functional.resize(x, size, antialias=True) for x in inputs]
+
+
+def train(crop: int = 224, scales: tuple[float, float] = (1.0, 1.5)) -> v2.Compose:
+    """Random rescale, random crop, random flip; pictures become floats in 0..1.
+
+    Args:
+        crop: side of the square crop in pixels.
+        scales: range of the shorter side, in multiples of `crop`; below 1 the picture is padded.
+
+    Returns:
+        A transform of (image) or (image, mask).
+    """
+    return v2.Compose(
+        [
+            RandomRescale(crop, scales),
+            v2.RandomCrop(crop, pad_if_needed=True, fill=FILL),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        ]
+    )
+
+
+def inference(size: int | Sequence[int] = 224) -> v2.Compose:
+    """Resize the whole picture to a fixed size (a square distorts it, as networks trained at 224 expect).
+
+    Args:
+        size: side in pixels, or (height, width).
+    """
+    size = [size, size] if isinstance(size, int) else list(size)
+    return v2.Compose(
+        [
+            v2.Resize(size, antialias=True),
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        ]
+    )
