@@ -17,11 +17,18 @@ Source: Zhang et al., "Decoupled Spatial Neural Attention for Weakly Supervised 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from dsna_lib import backbones
+from dsna_lib.backbones import CheckpointError
+from dsna_lib.data.pictures import write_atomically
 
 
 class AttentionOutput(NamedTuple):
@@ -166,7 +173,29 @@ class SingleStreamAttention(nn.Module):
         return AttentionOutput(s.mean(dim=(-2, -1)), None, s)
 
 
-HEADS = {"decoupled": DecoupledAttention, "conventional": ConventionalAttention, "single_stream": SingleStreamAttention}
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is made of; a model file carries it.
+
+    Attributes:
+        class_names: names of the C classes, without background.
+        backbone: see :func:`dsna_lib.backbones.create`.
+        head: ``"decoupled"``, ``"conventional"`` or ``"single_stream"``.
+        dropout: rate of the decoupled and single-stream heads.
+        dropout_after: of the decoupled head.
+        train_last: how many of the backbone's last stages learn; None for all.
+        output_stride: of the backbone.
+        weights: of the backbone at the start: ``"imagenet"``, a file, or None for random ones.
+    """
+
+    class_names: tuple[str, ...]
+    backbone: str = "efficientnet_lite0"
+    head: str = "decoupled"
+    dropout: float = 0.5
+    dropout_after: str = "convolution"
+    train_last: int | None = None
+    output_stride: int = 16
+    weights: str | None = "imagenet"
 
 
 class AttentionModel(nn.Module):
@@ -188,6 +217,7 @@ class AttentionModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.config: ModelConfig | None = None
 
     def forward(self, pictures: Tensor) -> AttentionOutput:
         """Pictures ``(N, 3, H, W)``, RGB in 0..1, to an :class:`AttentionOutput` with `features`."""
@@ -218,3 +248,84 @@ def classification_loss(scores: Tensor, labels: Tensor, over_classes: str = "mea
     if over_classes == "sum":
         return loss.sum(dim=1).mean()
     raise ValueError(f"over_classes={over_classes!r}: choose 'mean' or 'sum'")
+
+
+def create(config: ModelConfig) -> AttentionModel:
+    """Make a model. Its head starts from random weights: seed torch first.
+
+    Raises:
+        ValueError: unknown backbone or head.
+        CheckpointError: the backbone's weights cannot be used.
+
+    Example:
+        >>> create(ModelConfig(("cat", "dog"), weights=None)).head.expansive.out_channels
+        2
+    """
+    backbone = backbones.create(config.backbone, config.output_stride, config.weights).train_last(config.train_last)
+    channels, classes = backbone.out_channels, len(config.class_names)
+    if config.head == "decoupled":
+        head = DecoupledAttention(channels, classes, config.dropout, dropout_after=config.dropout_after)
+    elif config.head == "conventional":
+        head = ConventionalAttention(channels, classes)
+    elif config.head == "single_stream":
+        head = SingleStreamAttention(channels, classes, config.dropout)
+    else:
+        raise ValueError(f"unknown head {config.head!r}; choose decoupled, conventional or single_stream")
+    model = AttentionModel(backbone, head).eval().to(memory_format=torch.channels_last)
+    model.config = config
+    return model
+
+
+FORMAT = "dsna-attention-1"
+
+
+def save(model: AttentionModel, path: str | Path, half: bool = False) -> None:
+    """Write a model file: its configuration, and what training changed.
+
+    Backbone stages that stayed as ImageNet left them are not written; :func:`load` fetches them again.
+
+    Args:
+        model: made by :func:`create`.
+        path: where to.
+        half: store half-precision numbers (half the size, and 3 digits are enough to run it).
+    """
+    config, backbone = model.config, model.backbone
+    frozen = len(backbone.stages) - backbone.trained_stages if config.weights == "imagenet" else 0
+    skip = tuple(f"backbone.stages.{i}." for i in range(frozen))
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if not k.startswith(skip)}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    content = {"format": FORMAT, "config": asdict(config) | {"class_names": list(config.class_names)}, "state": state}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load(path: str | Path, class_names: Sequence[str] | None = None) -> AttentionModel:
+    """Read a model file that :func:`save` wrote.
+
+    Args:
+        path: the file.
+        class_names: the classes that the caller's data has; None for whatever the model has.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: no model file, a damaged one, or one for other classes; both sides are named.
+    """
+    content = backbones.load_weights(path)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is a checkpoint, but not a model file written by dsna_lib.attention.save")
+    config = ModelConfig(**content["config"] | {"class_names": tuple(content["config"]["class_names"])})
+    if class_names is not None and tuple(class_names) != config.class_names:
+        raise CheckpointError(
+            f"{path}: knows {len(config.class_names)} classes ({', '.join(config.class_names[:3])}, ...), "
+            f"the data has {len(class_names)} ({', '.join(class_names[:3])}, ...)"
+        )
+    complete = "backbone.stages.0" in {".".join(k.split(".")[:3]) for k in content["state"]}
+    base = ModelConfig(**asdict(config) | {"weights": None if complete else "imagenet"})
+    model = create(base)
+    own = model.state_dict()
+    state = {k: v.to(own[k].dtype) if k in own else v for k, v in content["state"].items()}
+    backbones.load_into(model, own | state, path)
+    model.config = config
+    return model

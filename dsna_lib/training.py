@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator, PartialState, skip_first_batches
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -299,6 +299,16 @@ class _Log:
         values = values | {"seconds": round(time.monotonic() - self.started, 3)}
         with self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process that writes shared files."""
+    return PartialState().is_main_process
+
+
+def wait_for_everyone() -> None:
+    """Wait until every process has come here."""
+    PartialState().wait_for_everyone()
 
 
 def read_log(folder: str | Path) -> list[dict[str, float]]:

@@ -124,7 +124,7 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         path: where to; the folder is made if needed.
         mask: ``(H, W)`` uint8 class indices.
     """
-    image = Image.fromarray(np.asarray(mask, dtype=np.uint8), mode=None).convert("L")
+    image = Image.fromarray(np.asarray(mask, dtype=np.uint8))
     image.putpalette(palette().ravel().tolist())
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
@@ -271,4 +271,6 @@ def subset(pictures: Pictures, limit: int | None) -> Pictures:
 
 def without_masks(pictures: Pictures) -> Pictures:
     """The same pictures with the ground truth taken away: proof that a stage cannot peek."""
-    return Pictures([replace(r, mask=None, part=None) for r in pictures.records], pictures.class_names, pictures.transform)
+    return Pictures(
+        [replace(r, mask=None, part=None) for r in pictures.records], pictures.class_names, pictures.transform
+    )

@@ -31,6 +31,7 @@ class RandomRescale(torch.nn.Module):
         self.crop, self.scales = crop, scales
 
     def forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Resize all inputs by one random factor."""
         low, high = self.scales
         factor = low + (high - low) * torch.rand(()).item()
         height, width = inputs[0].shape[-2:]

@@ -120,7 +120,9 @@ def load(root: str | Path, split: str) -> Pictures:
                 raise ValueError(f"{root}: picture {i} of split {split} has no image labels") from None
             names = []  # the test set's labels are not public
         labels = class_indices(names, class_names, where=f"{root}, picture {i}")
-        records.append(Record(i, _image(root, i), labels, _mask(root, i), _existing(root / f"SegmentationPart/{i}.png")))
+        records.append(
+            Record(i, _image(root, i), labels, _mask(root, i), _existing(root / f"SegmentationPart/{i}.png"))
+        )
     return Pictures(records, class_names)
 
 

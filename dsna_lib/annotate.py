@@ -1,0 +1,193 @@
+"""Pseudo-annotations from attention maps (Sec. III-C of the paper).
+
+Each present class's map, scaled to 0..1, becomes foreground above 0.2; the channel sum of the features,
+scaled likewise, becomes background below 0.3 (background cue after Saleh et al., ECCV 2016); where several
+classes claim a pixel, the smallest region wins; what nobody claims is void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from dsna_lib import maps as attention_maps
+from dsna_lib.data.pictures import VOID, Pictures, Record, read_mask, write_mask
+from dsna_lib.metrics import ConfusionMatrix
+
+FOREGROUND_THRESHOLD = 0.2
+BACKGROUND_THRESHOLD = 0.3
+
+
+def pseudo_annotation(
+    maps: Tensor,
+    features: Tensor,
+    labels: Sequence[int],
+    size: tuple[int, int],
+    foreground_threshold: float = FOREGROUND_THRESHOLD,
+    background_threshold: float = BACKGROUND_THRESHOLD,
+    upsample_first: bool = True,
+) -> Tensor:
+    """Turn the maps of one picture into hard labels.
+
+    Args:
+        maps: ``(C, h, w)`` attention maps of any kind and range.
+        features: ``(D, h, w)`` the backbone's features (or their channel sum, ``(1, h, w)``).
+        labels: 0-based indices of the classes present, without background.
+        size: ``(height, width)`` of the annotation in pixels, the picture's own.
+        foreground_threshold: a map value above it, in 0..1, is foreground.
+        background_threshold: a feature sum below it, in 0..1, is background.
+        upsample_first: resize bilinearly, then scale and threshold (default); False thresholds the small
+            maps and resizes the result by nearest neighbor.
+
+    Returns:
+        ``(H, W)`` uint8 on the maps' device: 0 background, 1..C classes (label + 1), 255 void.
+
+    Raises:
+        ValueError: no labels, a label outside 0..C-1, or shapes that do not fit.
+
+    Example:
+        >>> pseudo_annotation(torch.rand(20, 14, 14), torch.rand(512, 14, 14), [7], (300, 451)).shape
+        torch.Size([300, 451])
+    """
+    labels = sorted(set(labels))
+    _check(maps, features, labels)
+    cues = torch.cat([maps[labels], features.sum(dim=0, keepdim=True)])
+    if upsample_first:
+        cues = _resize(cues, size, "bilinear")
+    lowest, highest = cues[-1].amin(), cues[-1].amax()
+    cues = attention_maps.min_max(cues)
+    foreground = cues[:-1] > foreground_threshold
+    # A constant feature map says nothing about the background.
+    background = (cues[-1] < background_threshold) & (highest > lowest)
+
+    annotation = torch.full_like(cues[-1], VOID, dtype=torch.uint8)
+    annotation[background] = 0
+    # Painted from the largest region to the smallest, the smallest stays on top.
+    areas = foreground.sum(dim=(-2, -1)).tolist()
+    for place in sorted(range(len(labels)), key=lambda k: -areas[k]):
+        annotation[foreground[place]] = labels[place] + 1
+    return annotation if upsample_first else _resize(annotation[None], size, "nearest")[0]
+
+
+def _check(maps: Tensor, features: Tensor, labels: Sequence[int]) -> None:
+    if not labels:
+        raise ValueError("labels is empty: a pseudo-annotation needs at least one class that is present")
+    if maps.ndim != 3 or features.ndim != 3 or maps.shape[-2:] != features.shape[-2:]:
+        raise ValueError(
+            f"maps {tuple(maps.shape)} and features {tuple(features.shape)} must be (C, h, w) and (D, h, w)"
+        )
+    outside = [k for k in labels if not 0 <= k < len(maps)]
+    if outside:
+        raise ValueError(f"label {outside[0]} is none of the {len(maps)} classes (0 to {len(maps) - 1})")
+
+
+def _resize(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resize ``(K, h, w)`` to ``(K, *size)``."""
+    options = {"align_corners": False} if mode == "bilinear" else {}
+    return functional.interpolate(planes[None], size=size, mode=mode, **options)[0]
+
+
+@dataclass
+class Report:
+    """What became of the pictures of a split.
+
+    Attributes:
+        written: ids annotated in this run.
+        skipped: ids that were there already.
+        failed: id to reason.
+    """
+
+    written: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def annotate_split(
+    model: nn.Module,
+    pictures: Pictures,
+    folder: str | Path,
+    kinds: Iterable[str] = ("merged",),
+    size: int = 224,
+    batch_size: int = 16,
+    precision: str = "no",
+    workers: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> Report:
+    """Annotate a split from its image labels, one palette PNG a picture and kind: ``folder/KIND/ID.png``.
+
+    What is there already is skipped, so a killed run goes on where it stopped. Pictures are dealt out to
+    processes in whole batches, so that every process count computes the very same batches.
+
+    Args:
+        model: an attention model; it runs on the device where it is.
+        pictures: with image labels; masks are not read.
+        folder: where to.
+        kinds: of ``expansive``, ``discriminative``, ``merged``.
+        size, batch_size, precision, workers: see :func:`dsna_lib.maps.compute`.
+        process, processes: this process's rank, and how many there are.
+
+    Returns:
+        This process's share of the report.
+    """
+    kinds, report = tuple(kinds), Report()
+    unknown = [kind for kind in kinds if kind not in attention_maps.KINDS]
+    if unknown:
+        raise ValueError(f"unknown kind of map {unknown[0]!r}; choose from {', '.join(attention_maps.KINDS)}")
+    path = {(i, k): Path(folder) / k / f"{r.id}.png" for i, r in enumerate(pictures.records) for k in kinds}
+    todo = []
+    for start in range(process * batch_size, len(pictures), processes * batch_size):
+        batch = range(start, min(start + batch_size, len(pictures)))
+        if all(path[i, k].is_file() for i in batch for k in kinds):
+            report.skipped += [pictures.records[i].id for i in batch]
+        else:
+            todo += batch
+    found = attention_maps.compute(model, pictures, todo, size, batch_size, precision, workers, report.failed)
+    for picture in tqdm(found, total=len(todo), leave=False, disable=None, unit="picture"):
+        record = pictures.records[picture.index]
+        try:
+            for kind in kinds:
+                if not path[picture.index, kind].is_file():
+                    annotation = _annotate(picture, kind, record)
+                    write_mask(path[picture.index, kind], annotation)
+            report.written.append(record.id)
+        except ValueError as error:
+            report.failed[record.id] = str(error)
+    return report
+
+
+def _annotate(picture: attention_maps.PictureMaps, kind: str, record: Record) -> np.ndarray:
+    if kind not in picture.maps:
+        raise ValueError(f"this model has no {kind} map, only {', '.join(picture.maps)}")
+    return pseudo_annotation(picture.maps[kind], picture.features, record.labels, picture.size).cpu().numpy()
+
+
+def evaluate(folder: str | Path, pictures: Pictures, void: str = "false_negative") -> ConfusionMatrix:
+    """Hold a folder of annotations against the ground truth.
+
+    Args:
+        folder: with ``ID.png`` for every picture.
+        pictures: with masks.
+        void: policy, see :class:`dsna_lib.metrics.ConfusionMatrix`.
+
+    Returns:
+        One confusion matrix over the whole split, background included.
+
+    Raises:
+        PictureError: an annotation or mask is missing or of another size.
+        ValueError: pictures without masks.
+    """
+    matrix = ConfusionMatrix(pictures.num_classes + 1, void=void)
+    for record in pictures.records:
+        if record.mask is None:
+            raise ValueError(f"{record.image} has no ground-truth mask to evaluate against")
+        target = read_mask(record.mask)
+        matrix.update(read_mask(Path(folder) / f"{record.id}.png", target.shape), target)
+    return matrix

@@ -1,0 +1,219 @@
+r"""Attention maps: normalization, merging (Eq. 11), and one forward pass a picture.
+
+.. math:: T_c = \hat p_c A_c + (1 - \hat p_c) S_c
+
+with A and S normalized per picture and class, and :math:`\hat p` the softmax of the class scores. A small
+score goes with a difficult, often small object, and moves the weight to the discriminative map S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dsna_lib.attention import AttentionOutput
+from dsna_lib.data import PictureError, Pictures, transforms
+
+KINDS = ("expansive", "discriminative", "merged")
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Scale each map to 0..1 over its last two axes; a constant map gives zeros.
+
+    Args:
+        maps: ``(..., h, w)``.
+
+    Returns:
+        The same shape, in 0..1.
+
+    Example:
+        >>> min_max(torch.tensor([[1.0, 3.0]]))
+        tensor([[0., 1.]])
+    """
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+def positive_part(maps: Tensor) -> Tensor:
+    """Drop negative scores, then divide each map by its maximum over the last two axes.
+
+    A discriminative map is a score with a meaningful zero: below it a place speaks against the class. Min-max
+    would lift those places to middling values. A map without a positive score gives zeros.
+
+    Args:
+        maps: ``(..., h, w)`` raw scores.
+
+    Returns:
+        The same shape, in 0..1.
+    """
+    maps = maps.clamp_min(0)
+    return maps / maps.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+def score_weight(scores: Tensor, present: Tensor | None = None) -> Tensor:
+    """p-hat of Eq. 11: the softmax of the class scores.
+
+    Args:
+        scores: ``(..., C)`` logits.
+        present: ``(..., C)``, true for the classes to take the softmax over; None for all. Over the present
+            classes alone, a picture with one label would always get 1 and never use its discriminative map.
+
+    Returns:
+        ``(..., C)`` in 0..1; 0 for classes left out.
+    """
+    if present is not None:
+        scores = scores.masked_fill(~present.bool(), -torch.inf)
+    return scores.softmax(dim=-1)
+
+
+def merge(
+    expansive: Tensor,
+    discriminative: Tensor,
+    scores: Tensor,
+    present: Tensor | None = None,
+    normalize_discriminative: Callable[[Tensor], Tensor] = positive_part,
+) -> Tensor:
+    """Eq. 11: merge both maps of each class, weighted by the class's share of the softmax.
+
+    Args:
+        expansive: ``(..., C, h, w)`` attention weights a, raw or normalized.
+        discriminative: ``(..., C, h, w)`` dense scores s, raw or normalized.
+        scores: ``(..., C)`` logits p.
+        present: see :func:`score_weight`.
+        normalize_discriminative: :func:`positive_part` (default) or :func:`min_max`.
+
+    Returns:
+        ``(..., C, h, w)`` in 0..1.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    if expansive.shape != discriminative.shape or scores.shape != expansive.shape[:-2]:
+        raise ValueError(
+            f"expansive {tuple(expansive.shape)} and discriminative {tuple(discriminative.shape)} must have one shape "
+            f"(..., C, h, w), and scores {tuple(scores.shape)} its (..., C)"
+        )
+    weight = score_weight(scores, present)[..., None, None]
+    return weight * min_max(expansive) + (1 - weight) * normalize_discriminative(discriminative)
+
+
+def from_output(output: AttentionOutput) -> dict[str, Tensor]:
+    """The normalized maps that an attention head's output holds.
+
+    Returns:
+        ``"discriminative"`` and, where the head has one, ``"expansive"`` and ``"merged"``: each
+        ``(N, C, h, w)`` float32 in 0..1.
+    """
+    s = output.discriminative.float()
+    if output.expansive is None:
+        return {"discriminative": positive_part(s)}
+    a = output.expansive.float().expand_as(s)
+    return {
+        "expansive": min_max(a),
+        "discriminative": positive_part(s),
+        "merged": merge(a, s, output.scores.float()),
+    }
+
+
+class PictureMaps(NamedTuple):
+    """What one forward pass says of one picture.
+
+    Attributes:
+        index: place in the data set.
+        size: ``(height, width)`` of the picture on disk, in pixels.
+        maps: kind to ``(C, h, w)`` in 0..1.
+        features: ``(D, h, w)``.
+        scores: ``(C,)`` logits.
+    """
+
+    index: int
+    size: tuple[int, int]
+    maps: dict[str, Tensor]
+    features: Tensor
+    scores: Tensor
+
+
+@torch.inference_mode()
+def compute(
+    model: nn.Module,
+    pictures: Pictures,
+    indices: list[int] | None = None,
+    size: int = 224,
+    batch_size: int = 16,
+    precision: str = "no",
+    workers: int = 0,
+    failed: dict[str, str] | None = None,
+) -> Iterator[PictureMaps]:
+    """The maps of many pictures: all kinds and all classes from one forward pass.
+
+    Args:
+        model: an attention model; it runs on the device where it is.
+        pictures: the data set.
+        indices: which of its pictures, in which order; None for all.
+        size: pictures are resized to this square for the network, in pixels.
+        batch_size: pictures a forward pass; lower it when memory runs out.
+        precision: ``"no"`` or ``"bf16"``.
+        workers: processes that read pictures.
+        failed: collects id to reason of pictures that cannot be read; without it they raise.
+
+    Yields:
+        One :class:`PictureMaps` a readable picture, in order.
+
+    Raises:
+        PictureError: an unreadable picture, where `failed` is None.
+        RuntimeError: out of memory; the message says what to lower.
+    """
+    device = next(model.parameters()).device
+    indices = list(range(len(pictures))) if indices is None else indices
+    loader = torch.utils.data.DataLoader(
+        _Reader(pictures.with_transform(None), size, failed is not None),
+        sampler=indices,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+    )
+    model.eval()
+    for items in loader:
+        for item in items:
+            if "error" in item:
+                failed[item["id"]] = item["error"]
+        items = [item for item in items if "error" not in item]
+        if not items:
+            continue
+        batch = torch.stack([item["image"] for item in items]).to(device, memory_format=torch.channels_last)
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                output = model(batch)
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError(
+                f"out of memory with {len(items)} pictures of {size} pixels: lower --batch-size"
+            ) from error
+        maps = from_output(output)
+        for place, item in enumerate(items):
+            one = {kind: m[place] for kind, m in maps.items()}
+            yield PictureMaps(
+                item["index"], item["size"], one, output.features[place].float(), output.scores[place].float()
+            )
+
+
+class _Reader(torch.utils.data.Dataset):
+    """Pictures at the network's size, with their own size beside them; optionally errors as items."""
+
+    def __init__(self, pictures: Pictures, size: int, tolerant: bool) -> None:
+        self.pictures, self.tolerant = pictures, tolerant
+        self.transform = transforms.inference(size)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            item = self.pictures[index]
+        except PictureError as error:
+            if not self.tolerant:
+                raise
+            return {"index": index, "id": self.pictures.records[index].id, "error": str(error)}
+        return item | {"size": tuple(item["image"].shape[-2:]), "image": self.transform(item["image"])}
