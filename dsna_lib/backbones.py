@@ -93,7 +93,7 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
     """Make a backbone by name.
 
     Args:
-        name: ``"vgg16"`` (to relu5_3, D = 512, as in the paper), ``"efficientnet_lite0"`` (D = 320), or any
+        name: ``"vgg16"`` (to relu5_3, D = 512, as in the paper), ``"efficientnet_lite0"`` (D = 1280), or any
             timm model with ``features_only`` support.
         output_stride: pixels a feature cell stands for. VGG-16 to relu5_3 has 16.
         weights: ``"imagenet"``, the path of a weight file, or None for random weights.
@@ -107,7 +107,7 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
 
     Example:
         >>> create("efficientnet_lite0", weights=None)(torch.rand(1, 3, 224, 224)).shape
-        torch.Size([1, 320, 14, 14])
+        torch.Size([1, 1280, 14, 14])
     """
     if name == "vgg16":
         backbone = _vgg16(output_stride, weights)
@@ -191,9 +191,13 @@ def _efficientnet_lite0(output_stride: int, weights: str | Path | None) -> Backb
         if len(state) != len(own):
             raise CheckpointError(f"{path}: has {len(state)} tensors, EfficientNet-lite0 {len(own)}")
         load_into(whole, dict(zip(own, state.values(), strict=True)), path)
-    stages = nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks)
+    # Up to the last activation, as VGG-16's relu5_3: the background cue of Sec. III-C sums X over channels, which
+    # means something only where every channel counts evidence upward from 0. The blocks end in a linear layer.
+    stages = nn.Sequential(
+        nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks, nn.Sequential(whole.conv_head, whole.bn2)
+    )
     # These weights were trained on (x - 127) / 128 of 0..255 values.
-    return Backbone("efficientnet_lite0", stages, 320, output_stride, (127 / 255,) * 3, (128 / 255,) * 3)
+    return Backbone("efficientnet_lite0", stages, 1280, output_stride, (127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def _packaged_lite0() -> Path:

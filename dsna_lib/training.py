@@ -245,7 +245,8 @@ def _claim(folder: Path, config: TrainingConfig) -> None:
         if differs:
             k = differs[0]
             raise TrainingError(
-                f"{folder} holds a run with {k}={before.get(k)!r}, not {config_now[k]!r}; use another folder or delete it"
+                f"{folder} holds a run with {k}={before.get(k)!r}, not {config_now[k]!r}; "
+                "use another folder or delete it"
             )
     write_atomically(path, lambda file: file.write(json.dumps(config_now, indent=2).encode()))
 

@@ -1,0 +1,183 @@
+"""A user's own pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsna_lib.data import folder, voc
+from dsna_lib.data.folder import FolderError
+from dsna_lib.data.pictures import PictureError, write_mask
+
+FILES = ("beach.jpg", "garden/cat.png", "street.jpg")
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in FILES:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 4), "white").save(path)
+    return tmp_path
+
+
+def write(root, text: str, encoding: str = "utf-8"):
+    (root / "labels.csv").write_bytes(text.encode(encoding))
+    return root
+
+
+def names(pictures) -> list[tuple[str, ...]]:
+    return [tuple(pictures.class_names[i] for i in record.labels) for record in pictures.records]
+
+
+def test_a_plain_table(root):
+    write(root, 'file,labels\nbeach.jpg,person;dog\ngarden/cat.png,"pottedplant, cat"\nstreet.jpg, car \n')
+    pictures = folder.load(root)
+    assert pictures.class_names == voc.CLASS_NAMES
+    assert [record.id for record in pictures.records] == ["beach", "cat", "street"]
+    assert pictures.records[1].image == root / "garden" / "cat.png"
+    assert pictures.records[0].labels == (11, 14)  # dog, person: sorted
+    assert names(pictures) == [("dog", "person"), ("cat", "pottedplant"), ("car",)]
+    assert pictures[0]["image"].shape == (3, 4, 6)
+    assert pictures[0]["labels"].nonzero().ravel().tolist() == [11, 14]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;labels\nbeach.jpg;person,dog\n",
+        'file;labels\nbeach.jpg;"person;dog"\n',
+        "file\tlabels\nbeach.jpg\tperson;dog\n",
+        "\ufefffile;labels\r\nbeach.jpg;person, dog\r\n;\r\n",  # as Excel writes it
+        " File , Labels \n\nbeach.jpg ,  person ; dog ; dog ;\n\n",
+        'labels,file\n"dog,person",beach.jpg\n',
+        "file,labels,note\nbeach.jpg,dog;person,nice,\n",
+        'file,labels\nbeach.jpg, "person,dog"',
+    ],
+)
+def test_every_usual_form_reads_the_same(root, text):
+    assert names(folder.load(write(root, text))) == [("dog", "person")]
+
+
+def test_a_backslash_in_a_path_is_a_slash(root):
+    assert folder.load(write(root, "file,labels\ngarden\\cat.png,cat\n")).records[0].id == "cat"
+
+
+def test_classes_default_to_those_found_where_voc_does_not_cover_them(root):
+    write(root, "file,labels\nbeach.jpg,zebra\nstreet.jpg,car;émeu\n")
+    assert folder.load(root).class_names == ("car", "zebra", "émeu")
+
+
+def test_given_classes_keep_their_order(root):
+    write(root, "file,labels\nbeach.jpg,dog\nstreet.jpg,car\n")
+    pictures = folder.load(root, class_names=["zebra", "dog", "car"])
+    assert pictures.class_names == ("zebra", "dog", "car")
+    assert [record.labels for record in pictures.records] == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("bad", ["dog", [], ["dog", "dog"]])
+def test_class_names_must_be_a_list_of_different_names(root, bad):
+    with pytest.raises(ValueError, match="class_names must be a list"):
+        folder.load(write(root, "file,labels\nbeach.jpg,dog\n"), class_names=bad)
+
+
+def test_splits_share_their_classes(root):
+    write(root, "file,labels,split\nbeach.jpg,zebra,train\ngarden/cat.png,cat,val\nstreet.jpg,car,train\n")
+    assert [r.id for r in folder.load(root, split="train").records] == ["beach", "street"]
+    assert [r.id for r in folder.load(root, split="val").records] == ["cat"]
+    assert folder.load(root, split="val").class_names == folder.load(root).class_names == ("car", "cat", "zebra")
+    with pytest.raises(FolderError, match="no row has split 'test'; there is train, val"):
+        folder.load(root, split="test")
+
+
+def test_a_split_without_the_column(root):
+    with pytest.raises(FolderError, match="no column `split`, so there is no split 'train'"):
+        folder.load(write(root, "file,labels\nbeach.jpg,dog\n"), split="train")
+
+
+def test_masks_are_found_and_checked_when_read(root):
+    write(root, "file,labels\nbeach.jpg,dog\nstreet.jpg,car\ngarden/cat.png,cat\n")
+    mask = np.array([[0, 12, 12, 255, 0, 0]] * 4, np.uint8)
+    write_mask(root / "masks" / "beach.png", mask)
+    write_mask(root / "masks" / "street.png", mask[:2])
+    pictures = folder.load(root)
+    assert [record.mask is not None for record in pictures.records] == [True, True, False]
+    seen = pictures.with_transform(None, masks=True)
+    np.testing.assert_array_equal(seen[0]["mask"].numpy(), mask)
+    with pytest.raises(PictureError, match=r"street.png: the mask is 6 x 2, its picture 6 x 4"):
+        seen[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column file or labels; .* it is nothing"),
+        ("file,label\nbeach.jpg,dog\n", "no column labels; .* it is file, label"),
+        ("name;labels\nbeach.jpg;dog\n", "no column file; .* it is name, labels"),
+        ("file,labels\n\n", "has no rows"),
+        ("file,labels\ngone.jpg,dog\n", r"row 2 \(gone.jpg\): there is no file .*gone.jpg"),
+        ("file,labels\ngarden,dog\n", r"row 2 \(garden\): there is no file"),
+        ("file,labels\n\nbeach.jpg,\n", r"row 3 \(beach.jpg\) has no labels"),
+        ("file,labels\nbeach.jpg\n", r"row 2 \(beach.jpg\) has no labels"),
+        ("file,labels\nbeach.jpg, ; \n", r"row 2 \(beach.jpg\) has no labels"),
+        ("file,labels\n,dog\n", "row 2 names no file"),
+        (
+            "file,labels\nbeach.jpg,dog,cat\n",
+            r"row 2 \(beach.jpg\) has 3 cells for 2 columns: put several labels in quotes",
+        ),
+        ("file,labels\nbeach.jpg,dog\nbeach.jpg,cat\n", r"row 3 \(beach.jpg\) repeats row 2 \(beach.jpg\)"),
+        ("file,labels\nbeach.jpg,dog\n./beach.jpg,cat\n", r"row 3 \(./beach.jpg\) repeats row 2"),
+        ("file,labels\nbeach.jpg,background\n", "unknown class 'background'"),
+    ],
+)
+def test_what_is_wrong_is_named(root, text, message):
+    with pytest.raises(FolderError, match=message) as error:
+        folder.load(write(root, text))
+    assert str(root / "labels.csv") in str(error.value)
+
+
+def test_two_pictures_of_one_name_would_share_a_mask(root):
+    Image.new("RGB", (6, 4)).save(root / "cat.jpg")
+    with pytest.raises(FolderError, match=r"row 3 \(cat.jpg\) has the same name without suffix as row 2"):
+        folder.load(write(root, "file,labels\ngarden/cat.png,cat\ncat.jpg,cat\n"))
+
+
+def test_a_missing_table_is_named(root):
+    with pytest.raises(FolderError, match=r"labels.csv: no such file"):
+        folder.load(root)
+    with pytest.raises(FolderError, match=r"labels.csv: no such file"):
+        folder.load(root / "beach.jpg")
+
+
+def test_another_encoding_is_said(root):
+    with pytest.raises(FolderError, match="byte 21 is not UTF-8; save the table as `CSV UTF-8`"):
+        folder.load(write(root, "file,labels\nbeach.jpgé,dog\n", encoding="latin-1"))
+
+
+def test_a_cell_beyond_reason_is_no_table(root):
+    with pytest.raises(FolderError, match=r"labels.csv: row 3 cannot be read \(field larger"):
+        folder.load(write(root, f"file,labels\nbeach.jpg,dog\nstreet.jpg,{'x' * 200_000}\n"))
+
+
+def test_an_unknown_class_gets_a_suggestion_and_the_known_names(root):
+    write(root, "file,labels\nbeach.jpg,Dog\nstreet.jpg,car;xylophone\n")
+    with pytest.raises(FolderError) as error:
+        folder.load(root, class_names=("car", "dog"))
+    message = str(error.value)
+    assert "labels.csv: 2 problems" in message
+    assert "row 2 (beach.jpg): unknown class 'Dog', did you mean 'dog'?" in message
+    assert "row 3 (street.jpg): unknown class 'xylophone'\n" in message
+    assert message.endswith("The classes are car, dog.")
+
+
+def test_all_problems_are_counted_and_five_shown_in_order(root):
+    rows = [f"gone{i}.jpg,dog" for i in range(6)] + ["beach.jpg,"]
+    rows.insert(1, "too.jpg,many,cells")
+    with pytest.raises(FolderError) as error:
+        folder.load(write(root, "\n".join(["file,labels", *rows])))
+    lines = str(error.value).splitlines()
+    assert lines[0].endswith("labels.csv: 8 problems")
+    assert [line.split(" (")[0].strip() for line in lines[1:6]] == ["row 2", "row 3", "row 4", "row 5", "row 6"]
+    assert lines[6].strip() == "... and 3 more"
+    assert len(lines) == 7
