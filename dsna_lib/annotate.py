@@ -59,13 +59,13 @@ def pseudo_annotation(
     labels = sorted(set(labels))
     _check(maps, features, labels)
     cues = torch.cat([maps[labels], features.sum(dim=0, keepdim=True)])
+    varied = _varies(cues)
     if upsample_first:
         cues = _resize(cues, size, "bilinear")
-    lowest, highest = cues[-1].amin(), cues[-1].amax()
-    cues = attention_maps.min_max(cues)
-    foreground = cues[:-1] > foreground_threshold
-    # A constant feature map says nothing about the background.
-    background = (cues[-1] < background_threshold) & (highest > lowest)
+    # min_max(cues) > t, without writing the scaled planes: low + t (high - low) is where t lies in a plane's range.
+    low, high = cues.amin(dim=(-2, -1), keepdim=True), cues.amax(dim=(-2, -1), keepdim=True)
+    foreground = (cues[:-1] > (low + foreground_threshold * (high - low))[:-1]) & varied[:-1]
+    background = (cues[-1] < (low + background_threshold * (high - low))[-1]) & varied[-1]
 
     annotation = torch.full_like(cues[-1], VOID, dtype=torch.uint8)
     annotation[background] = 0
@@ -86,6 +86,13 @@ def _check(maps: Tensor, features: Tensor, labels: Sequence[int]) -> None:
     outside = [k for k in labels if not 0 <= k < len(maps)]
     if outside:
         raise ValueError(f"label {outside[0]} is none of the {len(maps)} classes (0 to {len(maps) - 1})")
+
+
+def _varies(planes: Tensor) -> Tensor:
+    """``(K, 1, 1)``: which planes are not constant. A constant one says nothing; min-max would only blow up what
+    rounding errors summing and resizing left in it."""
+    low, high = planes.amin(dim=(-2, -1), keepdim=True), planes.amax(dim=(-2, -1), keepdim=True)
+    return high - low > 100 * torch.finfo(planes.dtype).eps * torch.maximum(high.abs(), low.abs())
 
 
 def _resize(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
@@ -152,12 +159,11 @@ def annotate_split(
     found = attention_maps.compute(model, pictures, todo, size, batch_size, precision, workers, report.failed)
     for picture in tqdm(found, total=len(todo), leave=False, disable=None, unit="picture"):
         record = pictures.records[picture.index]
+        absent = [kind for kind in kinds if not path[picture.index, kind].is_file()]
         try:
-            for kind in kinds:
-                if not path[picture.index, kind].is_file():
-                    annotation = _annotate(picture, kind, record)
-                    write_mask(path[picture.index, kind], annotation)
-            report.written.append(record.id)
+            for kind in absent:
+                write_mask(path[picture.index, kind], _annotate(picture, kind, record))
+            (report.written if absent else report.skipped).append(record.id)
         except ValueError as error:
             report.failed[record.id] = str(error)
     return report

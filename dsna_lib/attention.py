@@ -326,6 +326,8 @@ def load(path: str | Path, class_names: Sequence[str] | None = None) -> Attentio
     model = create(base)
     own = model.state_dict()
     state = {k: v.to(own[k].dtype) if k in own else v for k, v in content["state"].items()}
-    backbones.load_into(model, own | state, path)
+    # Frozen ImageNet stages were not stored and keep what create() fetched; anything else must be there.
+    fetched = {k: v for k, v in own.items() if not complete and k.startswith("backbone.")}
+    backbones.load_into(model, fetched | state, path)
     model.config = config
     return model

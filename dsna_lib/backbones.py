@@ -15,7 +15,8 @@ from pathlib import Path
 import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, vgg16
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import cfgs, make_layers
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VGG16_FILE = "vgg16-features-imagenet.pth"
@@ -161,8 +162,12 @@ def _few(names: list[str]) -> str:
 def _vgg16(output_stride: int, weights: str | Path | None) -> Backbone:
     if output_stride != 16:
         raise ValueError(f"vgg16 to relu5_3 has output stride 16, not {output_stride}")
-    # features[29] is relu5_3; the pooling layer after it is left out.
-    layers = vgg16(weights=None).features[:30]
+    # torchvision's vgg16().features, without filling 120 million classifier weights first. Layer 29 is relu5_3;
+    # the pooling layer after it is left out.
+    layers = make_layers(cfgs["D"], batch_norm=False)[:30]
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if weights is not None:
         path = _local_file(VGG16_FILE) if weights == "imagenet" else Path(weights)
         state = load_weights(path) if path else VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)

@@ -60,14 +60,13 @@ class ConfusionMatrix:
             raise ValueError(f"prediction {prediction.shape} and target {target.shape} must have one shape")
         known = target != VOID
         prediction, target = prediction[known].astype(np.int64), target[known].astype(np.int64)
+        for name, values in (("target", target), ("prediction", prediction[prediction != VOID])):
+            strange = values[(values < 0) | (values >= self.num_classes)]
+            if strange.size:
+                raise ValueError(
+                    f"{name} holds {strange[0]}, which is none of the {self.num_classes} classes nor void (255)"
+                )
         prediction[prediction == VOID] = self.num_classes
-        for name, values, top in (
-            ("target", target, self.num_classes - 1),
-            ("prediction", prediction, self.num_classes),
-        ):
-            if values.size and not 0 <= values.min() <= values.max() <= top:
-                bad = values[(values < 0) | (values > top)][0]
-                raise ValueError(f"{name} holds {bad}, which is none of the {self.num_classes} classes nor void (255)")
         pairs = target * (self.num_classes + 1) + prediction
         self.counts += np.bincount(pairs, minlength=self.counts.size).reshape(self.counts.shape)
 

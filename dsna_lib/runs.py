@@ -60,7 +60,7 @@ class Run:
 
     def read(self) -> dict[str, Any]:
         """What :meth:`finish` wrote."""
-        return json.loads((self.folder / "run.json").read_text())
+        return read_json(self.folder / "run.json")
 
 
 def open_run(stage: str, config: Any, code: tuple[str, ...], folder: str | Path | None = None) -> Run:
@@ -154,6 +154,11 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return out[0] + ("+changes" if out[1] else "")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text())
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState, skip_first_batches
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -178,6 +179,9 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device 'cuda' was asked for, but this machine shows no GPU; use --device cpu")
+    # Accelerate holds a process to its first precision and device; a notebook trains under several.
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not distributed)
     return Accelerator(
         mixed_precision=config.precision,
         cpu=config.device == "cpu",

@@ -1,0 +1,76 @@
+# make book    run every notebook here, build the site from these fresh copies
+# make test    every test: units, the site, the notebooks replayed
+# make lab     open the notebooks in JupyterLab
+# Each sets up .venv first, once. Another Python: make book PYTHON=python3.12
+
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCE := _build/source
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+FRESH := $(addprefix $(SOURCE)/,$(NOTEBOOKS))
+LIBRARY := $(shell find dsna_lib -type f -not -name '*.pyc')
+
+# The first interpreter that is 3.11 or 3.12 and can make environments.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+
+# One folder of trained models, wherever a notebook or test is started from; tools of .venv before all others.
+export DSNA_RUNS ?= $(CURDIR)/runs
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export JUPYTER_PREFER_ENV_PATH := 1
+
+# Chapter 05 trains what chapter 07 uses: one notebook at a time, each with all cores.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help setup book site lab test unit replay lint clean
+
+help:
+	@sed -n '/^#/!q;s/^# //p' Makefile
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { \
+		echo "No Python 3.11 or 3.12 found. Install one, or name it: make PYTHON=path/to/python3.12" >&2; exit 1; }
+	@echo "Setting up .venv: a few minutes, once."
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	@touch $@
+
+book: site
+	@echo
+	@echo "The book is ready. Open _build/html/index.html, or serve it:"
+	@echo "  $(BIN)/python -m http.server 8000 --directory _build/html    (then http://localhost:8000)"
+
+# The site reads a copy of the sources in which the notebooks are the ones just run.
+site: $(READY) $(FRESH)
+	@rm -rf _build/html _build/.doctrees $(SOURCE)/book $(SOURCE)/dsna_lib $(SOURCE)/results
+	@mkdir -p $(SOURCE)
+	@cp -R _config.yml _toc.yml book dsna_lib $(SOURCE)/
+	@if [ -d results ]; then cp -R results $(SOURCE)/; fi
+	$(BIN)/jupyter-book build $(SOURCE) --path-output . -n -W --keep-going
+
+$(SOURCE)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) tools/run_notebook.py $(READY)
+	$(BIN)/python tools/run_notebook.py $< $@
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+test: unit replay
+
+# Two workers with one thread each: on two cores, more threads only get in each other's way.
+unit: $(READY)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest tests \
+		-n 2 --dist loadscope --cov --cov-fail-under=90
+
+replay: $(READY)
+	$(BIN)/python -m pytest notebooks -p no:cacheprovider \
+		--nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with tests/nbval.cfg
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf _build

@@ -1,0 +1,117 @@
+"""How far does each unsettled detail of the paper move Table I?
+
+One forward pass a picture; every reading of the paper is then applied to the same maps, so the rows differ in
+that reading alone. True image labels, no CRF, one scale. No threshold is chosen here: 0.2 and 0.3 throughout.
+
+    python benchmarks/sensitivity.py --model model.pth --root VOCdevkit --split val --name sensitivity_vgg16
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dsna_lib import annotate, attention, maps, runs
+from dsna_lib.data import read_mask, transforms, voc
+from dsna_lib.metrics import VOID_POLICIES, ConfusionMatrix, average_precision
+
+# Raw a and s (C, h, w), logits p (C,), present classes (C,) bool -> maps (C, h, w).
+Reading = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+READINGS: dict[str, Reading] = {
+    "expansive": lambda a, s, p, present: maps.min_max(a),
+    "discriminative": lambda a, s, p, present: maps.positive_part(s),
+    "discriminative, min-max of raw S": lambda a, s, p, present: maps.min_max(s),
+    "merged": lambda a, s, p, present: maps.merge(a, s, p),
+    "merged, min-max of raw S": lambda a, s, p, present: maps.merge(a, s, p, normalize_discriminative=maps.min_max),
+    "merged, softmax over present classes": lambda a, s, p, present: maps.merge(a, s, p, present),
+    "merged, sigmoid as weight": lambda a, s, p, present: _blend(a, s, p.sigmoid()),
+    "merged, weight 0.5": lambda a, s, p, present: _blend(a, s, torch.full_like(p, 0.5)),
+    "merged, elementwise maximum": lambda a, s, p, present: torch.maximum(maps.min_max(a), maps.positive_part(s)),
+    "expansive times positive discriminative": lambda a, s, p, present: maps.min_max(a * s.clamp_min(0)),
+}
+
+
+def _blend(a: Tensor, s: Tensor, weight: Tensor) -> Tensor:
+    weight = weight[:, None, None]
+    return weight * maps.min_max(a) + (1 - weight) * maps.positive_part(s)
+
+
+@torch.inference_mode()
+def measure(model: attention.AttentionModel, pictures, size: int, precision: str) -> dict:
+    """Every reading's precision, recall and IoU in percent, and what the classifier says."""
+    matrices = {name: ConfusionMatrix(pictures.num_classes + 1) for name in [*READINGS, "merged, threshold first"]}
+    to_network = transforms.inference(size)
+    scores, weights = [], []
+    for index, record in enumerate(tqdm(pictures.records, disable=None, leave=False)):
+        image = to_network(pictures[index]["image"])[None].to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            output = model(image)
+        a, s, p, x = (t[0].float() for t in output)
+        present = torch.zeros(len(p), dtype=torch.bool)
+        present[list(record.labels)] = True
+        scores.append(p.numpy())
+        weights += maps.score_weight(p)[present].tolist()
+        target = read_mask(record.mask)
+        for name, matrix in matrices.items():
+            found = READINGS.get(name, READINGS["merged"])(a, s, p, present)
+            annotation = annotate.pseudo_annotation(
+                found, x, record.labels, target.shape, upsample_first=name != "merged, threshold first"
+            )
+            matrix.update(annotation.numpy(), target)
+    labels = pictures.targets().numpy()
+    rows = {name: matrix.summary() for name, matrix in matrices.items()}
+    for policy in VOID_POLICIES[1:]:
+        for kind in maps.KINDS:
+            rows[f"{kind}, void as {policy}"] = matrices[kind].with_void(policy).summary()
+    classes = {kind: np.round(100 * matrices[kind].iou, 1).tolist() for kind in maps.KINDS}
+    return {
+        "rows": rows,
+        "iou_per_class": {"classes": ["background", *pictures.class_names], **classes},
+        "classifier_mean_average_precision": round(float(np.nanmean(average_precision(np.stack(scores), labels))), 4),
+        "p_hat_of_present_classes": {
+            f"{q} %": round(float(np.percentile(weights, q)), 3) for q in (10, 25, 50, 75, 90)
+        },
+    }
+
+
+def main() -> None:
+    """Run from the command line."""
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--model", type=Path, required=True)
+    ask.add_argument("--root", type=Path, required=True)
+    ask.add_argument("--split", default="val")
+    ask.add_argument("--name", required=True, help="results/NAME.json is written")
+    ask.add_argument("--size", type=int, default=224, help="side of the network's input in pixels")
+    ask.add_argument("--precision", default="bf16", choices=["no", "bf16"])
+    ask.add_argument("--note", default="", help="limits of the data or recipe, kept in the provenance")
+    args = ask.parse_args()
+    pictures = voc.load(args.root, args.split)
+    model = attention.load(args.model, pictures.class_names)
+    values = measure(model, pictures, args.size, args.precision)
+    trained = args.model.parent / "training.json"
+    provenance = {
+        "script": "benchmarks/sensitivity.py",
+        "split": args.split,
+        "pictures": len(pictures),
+        "data_digest": runs.data_digest(pictures),
+        "labels": "true image labels",
+        "protocol": f"{args.size} x {args.size} input, one scale, no CRF, {args.precision}",
+        "note": args.note,
+        "model": runs.read_json(args.model.parent / "run.json")["config"]["model"] | {"class_names": None},
+        "training": runs.read_json(trained) if trained.is_file() else None,
+    }
+    path = runs.write_result(args.name, values, provenance)
+    for name, row in values["rows"].items():
+        print(f"{name:45s} {row['precision']:6.1f} {row['recall']:6.1f} {row['iou']:6.1f}")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Options of the command line, and the types of their values.
+
+A command's options are added when it is chosen (:class:`Parser`): their defaults are read off the library's
+dataclasses and functions, whose modules import torch, and ``dsna --help`` should answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+EXIT_CODES = """exit codes:
+  0    all done
+  1    some pictures failed (each is named on stderr), all others are done
+  2    wrong usage: an unknown option, class, split or kind, or options that do not go together
+  3    a problem with the input or the machine: a missing or damaged file, a full disk, no GPU, no pydensecrf,
+       not enough memory, a diverged training, or every picture failed; one sentence on stderr says what to do
+  130  interrupted with Ctrl-C; run the same command again to go on
+
+environment variables:
+  DSNA_DEBUG    set to anything: show the traceback of an error, like --debug
+  DSNA_RUNS     folder of trained models (default: runs)
+  DSNA_CACHE    folder of data sets drawn on first use (default: the user's cache)
+  DSNA_WEIGHTS  folder of ImageNet weight files
+"""
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows every default but None, which the help text puts into words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that adds its options, by calling `fill`, only when its command is chosen."""
+
+    fill: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual, after `fill`."""
+        if self.fill:
+            fill, self.fill = self.fill, None
+            fill(self)
+        return super().parse_known_args(args, namespace)
+
+
+def command(commands: Any, name: str, run: Callable | None, fill: Callable, text: str) -> None:
+    """Add a command.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        name: of the command.
+        run: from the parsed arguments to a result; None where the command has commands of its own.
+        fill: adds the options to a parser.
+        text: one line on what it does.
+    """
+    parser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES, formatter_class=Help)
+    parser.fill = fill
+    if run is not None:
+        parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        parser.set_defaults(run=run, prog=parser.prog)
+
+
+def number(kind: type, low: float, high: float = math.inf, open_ends: bool = False) -> Callable[[str], Any]:
+    """An argparse type: an int or float in a range, with or without its ends.
+
+    Example:
+        >>> number(int, 1)("3")
+        3
+    """
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not (low < value < high if open_ends else low <= value <= high):
+            limits = f"at least {low}" if high == math.inf else f"{'between' if open_ends else 'in'} {low} .. {high}"
+            raise argparse.ArgumentTypeError(f"{text} must be {limits}")
+        return value
+
+    parse.__name__ = {int: "whole number", float: "number"}[kind]  # argparse names it in its message
+    return parse
+
+
+def words(text: str) -> list[str]:
+    """An argparse type: words separated by commas.
+
+    Example:
+        >>> words("cat, person")
+        ['cat', 'person']
+    """
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def default(function: Callable, name: str) -> Any:
+    """The default of a function's argument."""
+    return inspect.signature(function).parameters[name].default
+
+
+def pictures(parser: argparse.ArgumentParser) -> None:
+    """Pictures named one by one."""
+    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="pictures of any format")
+
+
+def data_set(parser: argparse.ArgumentParser, split: str, required: bool = False) -> None:
+    """A split of a data set."""
+    from dsna_lib.data import SOURCES
+
+    group = parser.add_argument_group("data set")
+    group.add_argument("--data", choices=SOURCES, required=required, help="the embedded set, VOC, or your own folder")
+    group.add_argument("--root", type=Path, metavar="FOLDER", help="where it lies (default for minivoc: the cache)")
+    group.add_argument("--split", default=split, help="train, train_aug, val, ...; all for a folder without splits")
+    group.add_argument("--limit", type=number(int, 1), metavar="N", help="only its first N pictures (default: all)")
+
+
+SHIPPED = "a model file written by `dsna train` (default: the one that ships with the package)"
+
+
+def model(parser: argparse.ArgumentParser, text: str = SHIPPED) -> None:
+    """A trained model, and how to run it; `text` is the help on --model."""
+    from dsna_lib import maps
+
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", type=Path, metavar="FILE", help=text)
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    for name, low, purpose in (
+        ("size", 16, "side in pixels of the square that a picture is resized to for the network"),
+        ("batch_size", 1, "pictures a forward pass; lower it when memory runs out"),
+        ("workers", 0, "processes that read pictures"),
+    ):
+        usual = default(maps.compute, name)
+        group.add_argument(_flag(name), type=number(int, low), default=usual, metavar="N", help=purpose)
+    group.add_argument("--precision", choices=("no", "bf16"), default="no", help="no: 32-bit numbers; bf16: mixed")
+
+
+def dense_crf(parser: argparse.ArgumentParser, standard: str) -> None:
+    """Whether and how to run the dense CRF."""
+    from dsna_lib import crf
+
+    group = parser.add_argument_group("dense CRF")
+    group.add_argument("--crf", choices=(*crf.PRESETS, "none"), default=standard, help="parameters by name")
+    group.add_argument("--no-crf", action="store_const", dest="crf", const="none", help="the same as --crf none")
+    tau = default(crf.class_probabilities, "tau")
+    between = number(float, 0.5, 1, open_ends=True)
+    group.add_argument("--tau", type=between, default=tau, help="trust in the annotation, between 0.5 and 1")
+    processes = number(int, 1)
+    group.add_argument("--processes", type=processes, default=1, metavar="N", help="for data sets; 0.5 GB each")
+
+
+SCHEDULE = {  # fields of TrainingConfig: type or choices of their option, and help
+    "epochs": (number(int, 1), "passes over the pictures"),
+    "drop_after": (number(int, 0), "epoch after which the rates are divided by 10"),
+    "batch_size": (number(int, 1), "pictures a step, over all processes together"),
+    "backbone_rate": (number(float, 0), "learning rate of the pretrained layers"),
+    "head_rate": (number(float, 0), "learning rate of the attention layers"),
+    "momentum": (number(float, 0, 1), "momentum of SGD, in 0 .. 1"),
+    "weight_decay": (number(float, 0), "weight decay of SGD"),
+    "loss_over_classes": (("mean", "sum"), "how Eq. 10 runs over classes"),
+    "crop": (number(int, 16), "side of the training crop in pixels"),
+    "seed": (number(int, 0), "seed of everything random"),
+    "precision": (("no", "bf16", "fp16"), "no: 32-bit numbers; bf16 and fp16: mixed"),
+    "workers": (number(int, 0), "processes that read pictures"),
+    "checkpoint_every": (number(int, 0), "steps between checkpoints; 0: once an epoch"),
+    "device": (("auto", "cpu", "cuda"), "auto: a GPU if there is one"),
+}
+
+
+def architecture(parser: argparse.ArgumentParser) -> None:
+    """A model to train."""
+    from dsna_lib.attention import ModelConfig
+
+    group = parser.add_argument_group("model")
+    usual = {field.name: field.default for field in fields(ModelConfig)}
+    group.add_argument("--backbone", default=usual["backbone"], help="vgg16, efficientnet_lite0, or a timm model")
+    group.add_argument("--weights", default=usual["weights"], help="where it starts: imagenet, none, or a file")
+    heads = ("decoupled", "conventional", "single_stream")
+    group.add_argument("--head", choices=heads, default=usual["head"], help="the attention")
+    group.add_argument("--dropout", type=number(float, 0, 1), default=usual["dropout"], help="rate, in 0 .. 1")
+    stages = number(int, 0)
+    group.add_argument("--train-last", type=stages, metavar="N", help="train its last N stages only (default: all)")
+
+
+def schedule(parser: argparse.ArgumentParser) -> None:
+    """How to train. Options not given are absent, so that --quick can put in its own."""
+    from dsna_lib.training import TrainingConfig
+
+    group = parser.add_argument_group("schedule (default: the paper's)")
+    group.add_argument("--quick", action="store_true", help="a short schedule for a CPU")
+    full, quick = TrainingConfig(), TrainingConfig.quick()
+    for name, (kind, text) in SCHEDULE.items():
+        usual, short = getattr(full, name), getattr(quick, name)
+        text += f" (default: {usual}" + (f"; with --quick: {short})" if short != usual else ")")
+        form = {"choices": kind} if isinstance(kind, tuple) else {"type": kind, "metavar": "N"}
+        group.add_argument(_flag(name), default=argparse.SUPPRESS, help=text, **form)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,103 @@
+"""The site builds from what is committed, without a warning, and holds together."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[1]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
+Site = dict[Path, BeautifulSoup]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site. Strict: an unresolved reference or any other warning fails the build."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", folder]
+    command += ["-n", "-W", "--keep-going"]
+    build = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = [line for line in build.stdout.splitlines() if "WARNING" in line or "ERROR" in line]
+    assert build.returncode == 0, "\n".join(said) or build.stdout[-4000:]
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def site(html: Path) -> Site:
+    """Every page of the table of contents, parsed."""
+    return {html / f"{page}.html": BeautifulSoup((html / f"{page}.html").read_text(), "html.parser") for page in PAGES}
+
+
+def is_local(address: str) -> bool:
+    """Whether an address stays within the site."""
+    parts = urlsplit(address)
+    return not parts.scheme and not parts.netloc
+
+
+def broken(page: Path, soup: BeautifulSoup, site: Site, html: Path, tag: str, attribute: str) -> list[str]:
+    """Local addresses on a page that lead to no file, or to no place within a page."""
+    found = []
+    for element in soup.find_all(tag, **{attribute: True}):
+        address = element[attribute]
+        if not address or not is_local(address):
+            continue
+        parts = urlsplit(address)
+        target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+        anchor = unquote(parts.fragment)
+        if not target.is_file() or (anchor and target in site and not site[target].find(id=anchor)):
+            found.append(f"{page.relative_to(html)}: {address}")
+    return found
+
+
+def test_the_front_page_leads_to_the_book(html: Path) -> None:
+    assert f"{PAGES[0]}.html" in (html / "index.html").read_text()
+
+
+def test_every_page_has_a_title_and_text(site: Site) -> None:
+    for page, soup in site.items():
+        article = soup.find("article")
+        assert article.find("h1"), f"{page.name} has no title"
+        assert len(article.get_text().split()) > 30, f"{page.name} is empty"
+
+
+def test_every_picture_exists_and_is_described(site: Site, html: Path) -> None:
+    for page, soup in site.items():
+        assert broken(page, soup, site, html, "img", "src") == []
+        for image in soup.find_all("img"):
+            # Where nobody wrote a description, Sphinx puts the file's name in its place.
+            alt = image.get("alt", "").strip()
+            assert alt, f"{page.name}: {image['src']} has no alt text"
+            assert Path(image["src"]).name not in alt, f"{page.name}: the alt text of {image['src']} is its file name"
+
+
+def test_internal_links_resolve(site: Site, html: Path) -> None:
+    assert [link for page, soup in site.items() for link in broken(page, soup, site, html, "a", "href")] == []
+
+
+def test_pages_load_nothing_from_other_hosts(site: Site, html: Path) -> None:
+    for page, soup in site.items():
+        assert broken(page, soup, site, html, "script", "src") == []
+        assert broken(page, soup, site, html, "link", "href") == []
+        loaded = [e["src"] for e in soup.find_all(["script", "img", "iframe"], src=True)]
+        loaded += [e["href"] for e in soup.find_all("link", rel="stylesheet")]
+        assert [address for address in loaded if not is_local(address) and not address.startswith("data:")] == []
+
+
+def test_equations_need_no_network(site: Site, html: Path) -> None:
+    with_math = [soup for soup in site.values() if soup.find(class_="math")]
+    assert with_math, "no page has an equation"
+    for soup in with_math:
+        scripts = [s["src"] for s in soup.find_all("script", src=re.compile("mathjax", re.IGNORECASE))]
+        assert scripts, "a page with equations does not load MathJax"
+    assert (html / "_static" / "mathjax" / "tex-chtml.js").is_file()
+
+
+def test_no_output_of_a_notebook_is_an_error(site: Site) -> None:
+    for page, soup in site.items():
+        assert not soup.find(class_="traceback"), f"{page.name} shows an error"
