@@ -53,7 +53,7 @@ def measure(model: attention.AttentionModel, pictures, size: int, precision: str
         image = to_network(pictures[index]["image"])[None].to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             output = model(image)
-        a, s, p, x = (t[0].float() for t in output)
+        p, a, s, x = (t[0].float() for t in output)
         present = torch.zeros(len(p), dtype=torch.bool)
         present[list(record.labels)] = True
         scores.append(p.numpy())
@@ -95,17 +95,15 @@ def main() -> None:
     pictures = voc.load(args.root, args.split)
     model = attention.load(args.model, pictures.class_names)
     values = measure(model, pictures, args.size, args.precision)
-    trained = args.model.parent / "training.json"
     provenance = {
         "script": "benchmarks/sensitivity.py",
         "split": args.split,
         "pictures": len(pictures),
-        "data_digest": runs.data_digest(pictures),
-        "labels": "true image labels",
+        "data": runs.data_digest(pictures),
+        "labels": "the true image labels",
         "protocol": f"{args.size} x {args.size} input, one scale, no CRF, {args.precision}",
         "note": args.note,
-        "model": runs.read_json(args.model.parent / "run.json")["config"]["model"] | {"class_names": None},
-        "training": runs.read_json(trained) if trained.is_file() else None,
+        "trained": runs.model_provenance(args.model),
     }
     path = runs.write_result(args.name, values, provenance)
     for name, row in values["rows"].items():

@@ -89,8 +89,10 @@ def _check(maps: Tensor, features: Tensor, labels: Sequence[int]) -> None:
 
 
 def _varies(planes: Tensor) -> Tensor:
-    """``(K, 1, 1)``: which planes are not constant. A constant one says nothing; min-max would only blow up what
-    rounding errors summing and resizing left in it."""
+    """Which planes are not constant, ``(K, 1, 1)``.
+
+    A constant one says nothing; min-max would only blow up the rounding errors that summing and resizing left in it.
+    """
     low, high = planes.amin(dim=(-2, -1), keepdim=True), planes.amax(dim=(-2, -1), keepdim=True)
     return high - low > 100 * torch.finfo(planes.dtype).eps * torch.maximum(high.abs(), low.abs())
 
@@ -194,6 +196,10 @@ def evaluate(folder: str | Path, pictures: Pictures, void: str = "false_negative
     for record in pictures.records:
         if record.mask is None:
             raise ValueError(f"{record.image} has no ground-truth mask to evaluate against")
-        target = read_mask(record.mask)
-        matrix.update(read_mask(Path(folder) / f"{record.id}.png", target.shape), target)
+        target, path = read_mask(record.mask), Path(folder) / f"{record.id}.png"
+        prediction = read_mask(path, target.shape)
+        try:
+            matrix.update(prediction, target)
+        except ValueError as error:
+            raise ValueError(f"{path} against {record.mask}: {error}") from error
     return matrix

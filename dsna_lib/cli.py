@@ -93,7 +93,7 @@ def _report(args: argparse.Namespace, result: dict[str, Any]) -> int:
         code = 1 if result["done"] else 3
     if _speaks():
         for name, reason in failed.items():
-            print(f"{args.prog}: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
+            print(f"{args.prog}: {name}: {reason}", file=sys.stderr)
         if "error" in result:
             print(f"{args.prog}: error: {result['error']}", file=sys.stderr)
         if args.json:
@@ -120,7 +120,7 @@ def _sentence(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return "out of memory: lower --batch-size, --workers or --processes, or use smaller pictures"
+        return "out of memory: lower --batch-size, --workers, --processes or --max-side, those that this command has"
     if isinstance(error, OSError | ValueError | RuntimeError | ImportError):
         return text or type(error).__name__
     return f"unexpected {type(error).__name__}: {text} (--debug shows where it happened)"
@@ -453,6 +453,11 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", type=options.words, help="with --model: of which maps (default: all it has)")
     text = "with --model: keep its annotations there (default: a temporary folder)"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+    text = "with --model: write the scores and their provenance to results/NAME.json"
+    parser.add_argument("--record", metavar="NAME", help=text)
+    parser.add_argument(
+        "--note", default="", help="with --record: limits of data or recipe, to be kept with the scores"
+    )
     options.data_set(parser, "val", required=True)
     text = "score the annotations of this model, written by `dsna train`, by the protocol of Table I"
     options.model(parser, text)
@@ -464,6 +469,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
     if bool(args.annotations) == bool(args.model):
         raise UsageError("name either a FOLDER of annotations or a model (--model)")
+    if args.record and not args.model:
+        raise UsageError("--record goes with --model: the provenance of a folder of annotations is not known")
     pictures = _load(args)
     if args.model:
         result = _evaluate_model(args, pictures)
@@ -472,7 +479,32 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         result = {"done": len(pictures), "rows": matrices}
     result["rows"] = {name: _row(matrix, pictures.class_names) for name, matrix in result["rows"].items()}
     _say(args, _table(args, result["rows"]))
+    if args.record:
+        _record(args, pictures, result)
     return {"split": args.split, "void": args.void, **result}
+
+
+def _record(args: argparse.Namespace, pictures: Pictures, result: dict[str, Any]) -> None:
+    """Keep the scores with everything that explains them."""
+    from dsna_lib import crf, runs
+
+    if not _speaks():
+        return
+    refined = "none" if args.crf == "none" else {"preset": args.crf, "tau": args.tau, **vars(crf.preset(args.crf))}
+    protocol = f"{args.size} x {args.size} input, one scale, {args.precision}, predicted void counts as {args.void}"
+    provenance = {
+        "command": "dsna evaluate",
+        "split": args.split,
+        "pictures": result["done"],
+        "data": runs.data_digest(pictures),
+        "labels": result["labels"],
+        "protocol": protocol,
+        "crf": refined,
+        "note": args.note,
+        "trained": runs.model_provenance(args.model),
+    }
+    path = runs.write_result(args.record, {"rows": _plain(result["rows"])}, provenance)
+    _say(args, f"written to {path}")
 
 
 def _evaluate_model(args: argparse.Namespace, pictures: Pictures) -> dict[str, Any]:

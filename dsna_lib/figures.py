@@ -25,8 +25,8 @@ def heat(image: np.ndarray, attention_map: np.ndarray, strength: float = 0.6) ->
     Returns:
         ``(H, W, 3)`` uint8.
     """
-    colors = matplotlib.colormaps[COLORMAP](resize(attention_map, image.shape[:2]))[..., :3]
-    return np.uint8(np.clip((1 - strength) * image + strength * 255 * colors, 0, 255))
+    colors = matplotlib.colormaps[COLORMAP](resize(attention_map, image.shape[:2]), bytes=True)[..., :3]
+    return np.uint8(np.float32(1 - strength) * image + np.float32(strength) * colors)
 
 
 def resize(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -53,8 +53,8 @@ def write_maps(
         max_side: longer side of heat maps and overlay at most, in pixels; 0 for the picture's own size.
 
     Returns:
-        ``picture``, ``folder``, ``files`` (names), ``labels`` (names), ``probability`` (class to 0..1, from the
-        class scores) and ``share`` (of the picture, in 0..1: background, every class, void).
+        ``picture``, ``folder``, ``labels`` (names), ``probability`` (class to 0..1, from the class scores) and
+        ``share`` (of the picture, in 0..1: background, every class, void).
 
     Raises:
         PictureError: the picture cannot be read.
@@ -74,16 +74,15 @@ def write_maps(
     for name, view in views.items():
         _write_view(folder / name, view)
     write_mask(folder / "annotation.png", annotation)
-    files = [*views, "annotation.png"]
+    written = {*views, "annotation.png"}
     # What another call left would pass for a result of this one.
     for path in folder.iterdir():
-        if OWN_FILES.fullmatch(path.name) and path.name not in files:
+        if OWN_FILES.fullmatch(path.name) and path.name not in written:
             path.unlink()
     probability = found.scores.sigmoid().tolist()
     return {
         "picture": str(picture),
         "folder": str(folder),
-        "files": files,
         "labels": [class_names[c] for c in labels],
         "probability": {class_names[c]: round(probability[c], 4) for c in labels},
         "share": _shares(annotation, labels, class_names),

@@ -23,7 +23,7 @@ from dsna_lib import attention, training
 from dsna_lib.attention import AttentionModel, ModelConfig
 from dsna_lib.data import Pictures
 from dsna_lib.data.pictures import write_atomically
-from dsna_lib.training import TrainingConfig
+from dsna_lib.training import TrainingConfig, TrainingError
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "pydensecrf2")
 TRAINING_CODE = ("attention", "backbones", "training", "data/pictures", "data/transforms")
@@ -110,10 +110,12 @@ def train_once(
     Returns:
         The model in evaluation mode on the CPU, and its run (``model.pth`` and ``metrics.jsonl`` inside).
     """
-    described = {"model": asdict(model), "data": data_digest(pictures), "training": asdict(config)}
+    data = {"digest": data_digest(pictures), "pictures": len(pictures)}
+    described = {"model": asdict(model), "data": data, "training": asdict(config)}
     run = open_run("train", described, TRAINING_CODE, folder)
     path = run.folder / "model.pth"
     if not (run.finished and run.read()["config"] == run.config):
+        _claim(run)
         torch.manual_seed(config.seed)
         network = attention.create(model)
         training.train_attention(network, pictures, config, run.folder)
@@ -122,6 +124,30 @@ def train_once(
             run.finish(**training.read_log(run.folder)[-1])
         training.wait_for_everyone()
     return attention.load(path, pictures.class_names), run
+
+
+def _claim(run: Run) -> None:
+    """Refuse a folder that holds a run of another model or other data: it would be resumed as if it were this one."""
+    path, mine = run.folder / "what.json", {key: run.config[key] for key in ("model", "data")}
+    if path.is_file() and read_json(path) != mine:
+        raise TrainingError(f"{run.folder} holds a run of another model or other data; use another folder or delete it")
+    write_json(path, mine)
+
+
+def model_provenance(path: str | Path) -> dict[str, Any]:
+    """Where a model file comes from: its digest and, where :func:`train_once` wrote it, how it was trained.
+
+    Returns:
+        ``file`` (digest), and ``model``, ``data``, ``training`` and ``environment`` where known.
+    """
+    path = Path(path)
+    known = {"file": hashlib.sha256(path.read_bytes()).hexdigest()[:12]}
+    run = path.parent / "run.json"
+    if run.is_file():
+        content = read_json(run)
+        known |= content["config"] | {"environment": content["environment"]}
+        known["model"] = {k: v for k, v in known["model"].items() if k not in ("class_names", "weights")}
+    return known
 
 
 def environment() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState, skip_first_batches
 from accelerate.state import AcceleratorState
@@ -155,13 +156,14 @@ def fit(
         batches = skip_first_batches(loader, step % len(loader))
         batches.set_epoch(epoch)
         for batch in batches:
+            _seed_step(config.seed, step, accelerator.process_index)
             loss = _step(accelerator, prepared, optimizer, loss_of, batch, step)
             step += 1
             bar.update()
             if log:
                 log.write(step=step, epoch=epoch, loss=loss, rate=optimizer.param_groups[-1]["lr"])
-            if step % (config.checkpoint_every or len(loader)) == 0:
-                _save(accelerator, folder, step)
+            if step % (config.checkpoint_every or len(loader)) == 0 or step == config.epochs * len(loader):
+                _save(accelerator, prepared, folder, step)
     if accelerator.is_main_process:
         write_atomically(folder / "done", lambda file: file.write(f"{step}\n".encode()))
     bar.close()
@@ -207,6 +209,11 @@ def _loader(pictures: Pictures, config: TrainingConfig, accelerator: Accelerator
         persistent_workers=config.workers > 0,
         pin_memory=accelerator.device.type == "cuda",
     )
+
+
+def _seed_step(seed: int, step: int, process: int) -> None:
+    """Draw dropout from the position in the run: starting a data loader moves torch's own random state on."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0]))
 
 
 def _step(
@@ -255,8 +262,13 @@ def _claim(folder: Path, config: TrainingConfig) -> None:
     write_atomically(path, lambda file: file.write(json.dumps(config_now, indent=2).encode()))
 
 
-def _save(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write a checkpoint beside the last one, then make it the last one in one rename."""
+def _save(accelerator: Accelerator, model: nn.Module, folder: Path, step: int) -> None:
+    """Write a checkpoint beside the last one, then make it the last one in one rename.
+
+    The loss is checked before each update; this update's outcome is checked here, so that no checkpoint holds NaN.
+    """
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise TrainingError(f"weights became infinite or NaN by step {step}: lower the learning rates")
     target, partial = folder / f"checkpoint-{step:07d}", folder / "checkpoint.partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)

@@ -78,13 +78,23 @@ def _label_reader(root: Path) -> Callable[[str], list[str]]:
     """A function from id to class names, from XML annotations or from image_labels.json."""
     annotations, table = root / "Annotations", root / "image_labels.json"
     if annotations.is_dir():
-        return lambda i: [o.findtext("name", "") for o in ElementTree.parse(annotations / f"{i}.xml").iter("object")]
+        return lambda i: _names_in(annotations / f"{i}.xml")
     if table.is_file():
-        names = json.loads(table.read_text())
+        try:
+            names = json.loads(table.read_text())
+        except ValueError as error:
+            raise ValueError(f"{table}: is no JSON, or a truncated file ({error})") from None
         return lambda i: names[i]
     raise FileNotFoundError(
         f"{root}: no image labels: neither Annotations/*.xml nor image_labels.json (they are never read off masks)"
     )
+
+
+def _names_in(annotation: Path) -> list[str]:
+    try:
+        return [o.findtext("name", "") for o in ElementTree.parse(annotation).iter("object")]
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{annotation}: is no XML, or a truncated file ({error})") from None
 
 
 def load(root: str | Path, split: str) -> Pictures:

@@ -1,0 +1,163 @@
+"""Every equation of the paper in plain NumPy, with loops, for one picture at a time.
+
+Written from the paper's text and from the settled ambiguities, not from the library: tests hold the library
+against it. Shapes are the paper's with channels first: X ``(D, h, w)``, maps ``(C, h, w)``, scores ``(C,)``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+VOID = 255
+
+
+def softplus_with_floor(x: float, epsilon: float = 0.1) -> float:
+    """Eq. 7: F(x) = log(1 + exp(x)) + epsilon."""
+    return math.log(1 + math.exp(x)) + epsilon
+
+
+def places(x: np.ndarray) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(x.shape[-2]) for j in range(x.shape[-1])]
+
+
+def dense_scores(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """A 1x1 convolution: w_c^T x_ij + b_c at every place, for every class."""
+    out = np.zeros((len(weight), *x.shape[1:]))
+    for c in range(len(weight)):
+        for i, j in places(x):
+            out[c, i, j] = sum(weight[c, d] * x[d, i, j] for d in range(len(x))) + bias[c]
+    return out
+
+
+def attention_weights(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float = 0.1) -> np.ndarray:
+    """Eq. 1-2 (one row of weights) and Eq. 5-6 (one row a class)."""
+    logits = dense_scores(x, weight, bias)
+    a = np.zeros_like(logits)
+    for c in range(len(logits)):
+        z = {(i, j): softplus_with_floor(logits[c, i, j], epsilon) for i, j in places(x)}
+        total = sum(z.values())
+        for i, j in places(x):
+            a[c, i, j] = z[i, j] / total
+    return a
+
+
+def conventional(x, w, b, v, h, epsilon=0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Eq. 1-4, with a applied once: scores ``(C,)`` and the attention map ``(1, h, w)``."""
+    a = attention_weights(x, w, b, epsilon)
+    pooled = np.zeros(len(x))
+    for i, j in places(x):
+        pooled += x[:, i, j] * a[0, i, j]  # Eq. 3, summed as in Eq. 4
+    return np.array([sum(v[c, d] * pooled[d] for d in range(len(x))) + h[c] for c in range(len(v))]), a
+
+
+def decoupled(x, w, b, v, h, epsilon=0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eq. 5-9: scores ``(C,)``, expansive a and discriminative s ``(C, h, w)``."""
+    a, s = attention_weights(x, w, b, epsilon), dense_scores(x, v, h)
+    scores = np.zeros(len(v))
+    for c in range(len(v)):
+        for i, j in places(x):
+            scores[c] += s[c, i, j] * a[c, i, j]  # Eq. 8, summed as in Eq. 9
+    return scores, a, s
+
+
+def single_stream(x, v, h) -> tuple[np.ndarray, np.ndarray]:
+    """The ablation: the spatial mean of s."""
+    s = dense_scores(x, v, h)
+    return np.array([sum(s[c, i, j] for i, j in places(x)) / len(places(x)) for c in range(len(v))]), s
+
+
+def loss(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Eq. 10 for one picture: summed over classes."""
+    total = 0.0
+    for p, y in zip(scores, labels, strict=True):
+        total -= y * math.log(1 / (1 + math.exp(-p))) + (1 - y) * math.log(math.exp(-p) / (1 + math.exp(-p)))
+    return total
+
+
+def min_max(plane: np.ndarray) -> np.ndarray:
+    low, high = plane.min(), plane.max()
+    return np.zeros_like(plane) if low == high else (plane - low) / (high - low)
+
+
+def positive_part(plane: np.ndarray) -> np.ndarray:
+    plane = np.maximum(plane, 0)
+    return plane / plane.max() if plane.max() > 0 else plane
+
+
+def merged(a: np.ndarray, s: np.ndarray, scores: np.ndarray, present=None, normalize_s=positive_part) -> np.ndarray:
+    """Eq. 11, with the softmax over all classes or over the present ones."""
+    taking_part = range(len(scores)) if present is None else present
+    total = sum(math.exp(scores[c]) for c in taking_part)
+    out = np.zeros_like(a)
+    for c in range(len(scores)):
+        p_hat = math.exp(scores[c]) / total if c in taking_part else 0.0
+        out[c] = p_hat * min_max(a[c]) + (1 - p_hat) * normalize_s(s[c])
+    return out
+
+
+def bilinear(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear resizing between pixel centers, the border repeated."""
+    out, (h, w) = np.zeros(size), plane.shape
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y = min(max((i + 0.5) * h / size[0] - 0.5, 0), h - 1)
+            x = min(max((j + 0.5) * w / size[1] - 0.5, 0), w - 1)
+            top, left = int(y), int(x)
+            below, right = min(top + 1, h - 1), min(left + 1, w - 1)
+            upper = plane[top, left] * (1 - (x - left)) + plane[top, right] * (x - left)
+            lower = plane[below, left] * (1 - (x - left)) + plane[below, right] * (x - left)
+            out[i, j] = upper * (1 - (y - top)) + lower * (y - top)
+    return out
+
+
+def pseudo_annotation(maps, features, labels, size, foreground=0.2, background=0.3) -> np.ndarray:
+    """Sec. III-C: resize, min-max, threshold; the smallest region wins; unclaimed pixels are void."""
+    regions = {c: min_max(bilinear(maps[c], size)) > foreground for c in labels}
+    feature_sum = bilinear(features.sum(axis=0), size)
+    cue, varies = min_max(feature_sum), feature_sum.max() > feature_sum.min()
+    out = np.full(size, VOID, np.uint8)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            claims = [c for c in labels if regions[c][i, j]]
+            if claims:
+                # Among regions of one size the paper is silent; the later class wins.
+                out[i, j] = min(claims, key=lambda c: (regions[c].sum(), -c)) + 1
+            elif varies and cue[i, j] < background:  # a constant map gives no background
+                out[i, j] = 0
+    return out
+
+
+def class_probabilities(annotation: np.ndarray, labels, num_classes: int, tau: float) -> np.ndarray:
+    """Eq. 12-13; C_I includes the background."""
+    present = {0} | {k + 1 for k in labels}
+    z = np.zeros((num_classes + 1, *annotation.shape))
+    for i, j in places(annotation):
+        for c in range(num_classes + 1):
+            if c not in present:
+                z[c, i, j] = 0
+            elif annotation[i, j] == VOID:
+                z[c, i, j] = 1 / len(present)
+            elif c == annotation[i, j]:
+                z[c, i, j] = tau
+            else:
+                z[c, i, j] = (1 - tau) / (len(present) - 1)
+    return z
+
+
+def scores_of_masks(prediction: np.ndarray, target: np.ndarray, num_classes: int) -> dict[str, list[float]]:
+    """Eq. 14-16 per class by counting; a predicted void misses its true class and hits none."""
+    out = {"iou": [], "precision": [], "recall": []}
+    for c in range(num_classes):
+        tp = fp = fn = 0
+        for p, t in zip(prediction.ravel(), target.ravel(), strict=True):
+            if t == VOID:
+                continue
+            tp += p == c and t == c
+            fp += p == c and t != c
+            fn += p != c and t == c
+        out["iou"].append(tp / (tp + fp + fn) if tp + fp + fn else math.nan)
+        out["precision"].append(tp / (tp + fp) if tp + fp else math.nan)
+        out["recall"].append(tp / (tp + fn) if tp + fn else math.nan)
+    return out

@@ -1,0 +1,171 @@
+"""Map normalization and Eq. 11 against NumPy; one forward pass a batch for all maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy_reference as reference
+import pytest
+import tiny
+import torch
+
+from dsna_lib import maps
+from dsna_lib.attention import AttentionModel, AttentionOutput, ConventionalAttention, SingleStreamAttention
+from dsna_lib.data import PictureError
+
+
+def triple(seed: int, c: int = 4, h: int = 3, w: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    a = rng.random((c, h, w))
+    a /= a.sum(axis=(1, 2), keepdims=True)
+    return torch.tensor(a), torch.tensor(rng.normal(size=(c, h, w))), torch.tensor(rng.normal(size=c) * 2)
+
+
+def test_min_max_by_hand():
+    got = maps.min_max(torch.tensor([[[1.0, 2.0], [3.0, 5.0]], [[-4.0, 0.0], [-2.0, -3.0]]]))
+    torch.testing.assert_close(got, torch.tensor([[[0, 0.25], [0.5, 1]], [[0, 1.0], [0.5, 0.25]]]))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -7.0, 1e30])
+def test_a_constant_map_gives_zeros(value):
+    assert torch.equal(maps.min_max(torch.full((2, 3, 4), value)), torch.zeros(2, 3, 4))
+
+
+def test_positive_part_by_hand():
+    got = maps.positive_part(torch.tensor([[[-1.0, 2.0], [4.0, 0.0]], [[-1.0, -2.0], [-4.0, -3.0]]]))
+    torch.testing.assert_close(got, torch.tensor([[[0, 0.5], [1, 0]], [[0.0, 0], [0, 0]]]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("normalize", ["positive_part", "min_max"])
+@pytest.mark.parametrize("present", [None, (0, 2), (3,)])
+def test_merge_is_eq_11(seed, normalize, present):
+    a, s, p = triple(seed)
+    mask = None if present is None else torch.tensor([k in present for k in range(4)])
+    got = maps.merge(a, s, p, mask, getattr(maps, normalize))
+    want = reference.merged(a.numpy(), s.numpy(), p.numpy(), present, getattr(reference, normalize))
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    assert 0 <= got.min() <= got.max() <= 1
+
+
+def test_merge_over_present_classes_gives_one_label_the_expansive_map():
+    a, s, p = triple(0)
+    got = maps.merge(a, s, p, torch.tensor([0, 1, 0, 0]))
+    torch.testing.assert_close(got[1], maps.min_max(a)[1])
+    torch.testing.assert_close(got[0], maps.positive_part(s)[0])
+
+
+def test_merge_does_not_care_whether_its_input_is_normalized_already():
+    a, s, p = triple(1)
+    torch.testing.assert_close(
+        maps.merge(maps.min_max(a), maps.positive_part(s), p), maps.merge(a, s, p), atol=1e-12, rtol=0
+    )
+
+
+def test_merge_takes_batches():
+    parts = [triple(seed) for seed in (0, 1)]
+    batched = maps.merge(*(torch.stack(column) for column in zip(*parts, strict=True)))
+    for k, part in enumerate(parts):
+        torch.testing.assert_close(batched[k], maps.merge(*part))
+
+
+@pytest.mark.parametrize("shapes", [((3, 2, 2), (3, 2, 3), (3,)), ((3, 2, 2), (3, 2, 2), (4,))])
+def test_merge_refuses_shapes_that_do_not_belong_together(shapes):
+    with pytest.raises(ValueError, match=r"must have one shape \(..., C, h, w\)"):
+        maps.merge(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_score_weight_sums_to_one():
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(maps.score_weight(scores).sum(dim=-1), torch.ones(2))
+    weight = maps.score_weight(scores, torch.tensor([[True, True, False], [False, False, True]]))
+    torch.testing.assert_close(weight, torch.tensor([[0.26894142, 0.73105858, 0], [0, 0, 1]]))
+
+
+def test_from_output_of_each_head():
+    x = torch.randn(2, 8, 3, 5)
+    decoupled = maps.from_output(tiny.model().head(x))
+    assert set(decoupled) == set(maps.KINDS)
+    conventional = maps.from_output(ConventionalAttention(8, 3)(x))
+    assert set(conventional) == set(maps.KINDS)
+    assert conventional["expansive"].shape == (2, 3, 3, 5)
+    single = maps.from_output(SingleStreamAttention(8, 3).eval()(x))
+    assert set(single) == {"discriminative"}
+    for found in (decoupled, conventional, single):
+        for m in found.values():
+            assert m.dtype == torch.float32
+            assert 0 <= m.min() <= m.max() <= 1
+
+
+def test_from_output_of_half_precision():
+    a, s, p = (t.bfloat16()[None] for t in triple(0))
+    assert {m.dtype for m in maps.from_output(AttentionOutput(p, a, s)).values()} == {torch.float32}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return tiny.pictures(tmp_path, 7)
+
+
+def test_compute_makes_every_map_from_one_forward_pass_in_order(pictures):
+    model = tiny.model()
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    found = list(maps.compute(model, pictures, size=32, batch_size=3))
+    assert [f.index for f in found] == list(range(7))
+    assert len(calls) == 3  # 3 + 3 + 1 pictures
+    for k, one in enumerate(found):
+        assert one.size == (20 + k, 26)
+        assert set(one.maps) == set(maps.KINDS)
+        assert all(m.shape == (3, 8, 8) for m in one.maps.values())
+        assert one.features.shape == (8, 8, 8)
+        again = model.head(one.features[None].clone())
+        torch.testing.assert_close(one.maps["merged"], maps.from_output(again)["merged"][0])
+        torch.testing.assert_close(one.scores, again.scores[0])
+
+
+def test_compute_keeps_the_order_asked_for(pictures):
+    assert [f.index for f in maps.compute(tiny.model(), pictures, [5, 0, 3], 32, 2)] == [5, 0, 3]
+    assert list(maps.compute(tiny.model(), pictures, [], 32)) == []
+
+
+def test_compute_ignores_training_transform_and_mode(pictures):
+    model = tiny.model().train()
+    plain = next(maps.compute(model, pictures, size=32))
+    random = next(maps.compute(model.train(), pictures.with_transform(lambda image: image * 0), size=32))
+    torch.testing.assert_close(plain.maps, random.maps)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_compute_collects_unreadable_pictures_and_goes_on(pictures, workers):
+    pictures.records[0].image.write_bytes(b"")
+    pictures.records[1].image.unlink()
+    pictures.records[4].image.write_bytes(b"no picture")
+    failed = {}
+    found = list(maps.compute(tiny.model(), pictures, size=32, batch_size=2, workers=workers, failed=failed))
+    assert [f.index for f in found] == [2, 3, 5, 6]
+    assert sorted(failed) == ["p00", "p01", "p04"]
+    assert all(f"{i}.png" in reason for i, reason in failed.items())
+    assert "no such picture" in failed["p01"]
+
+
+def test_compute_raises_without_a_place_for_failures(pictures):
+    pictures.records[2].image.unlink()
+    with pytest.raises(PictureError, match="p02.png: no such picture"):
+        list(maps.compute(tiny.model(), pictures, size=32))
+
+
+def test_compute_in_half_precision_is_close(pictures):
+    full = next(maps.compute(tiny.model(), pictures, size=32))
+    half = next(maps.compute(tiny.model(), pictures, size=32, precision="bf16"))
+    assert half.features.dtype == half.scores.dtype == torch.float32
+    torch.testing.assert_close(half.scores, full.scores, atol=0.05, rtol=0.05)
+
+
+def test_out_of_memory_says_what_to_lower(pictures):
+    class Hungry(AttentionModel):
+        def forward(self, pictures):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = tiny.model()
+    with pytest.raises(RuntimeError, match="out of memory with 4 pictures of 32 pixels: lower --batch-size"):
+        next(maps.compute(Hungry(model.backbone, model.head), pictures, size=32, batch_size=4))

@@ -1,0 +1,95 @@
+"""A model and a data set that fit in milliseconds, for tests of everything around them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from dsna_lib.attention import AttentionModel, DecoupledAttention
+from dsna_lib.backbones import Backbone
+from dsna_lib.data import Pictures, Record, write_mask
+
+NAMES = ("red", "green", "blue")
+
+
+def backbone() -> Backbone:
+    """Two small convolutions, stride 4, 8 channels, in two stages."""
+    first = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU())
+    second = nn.Sequential(nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU())
+    return Backbone("tiny", nn.Sequential(first, second), 8, 4)
+
+
+def model(seed: int = 0, dropout: float = 0.5) -> AttentionModel:
+    torch.manual_seed(seed)
+    return AttentionModel(backbone(), DecoupledAttention(8, len(NAMES), dropout)).eval()
+
+
+def pictures(folder: Path, count: int = 8, masks: bool = False) -> Pictures:
+    """Grey noise with one colored square; the square's color is the class."""
+    records = []
+    for k in range(count):
+        rng, label = np.random.default_rng(k), k % len(NAMES)
+        height, width = 20 + k, 26
+        image = rng.integers(90, 160, (height, width, 3), dtype=np.uint8)
+        top, left = rng.integers(0, 9, 2)
+        image[top : top + 10, left : left + 10] = np.eye(3, dtype=np.uint8)[label] * 230
+        path = Path(folder) / f"p{k:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        mask = None
+        if masks:
+            truth = np.zeros((height, width), np.uint8)
+            truth[top : top + 10, left : left + 10] = label + 1
+            mask = path.with_name(f"{path.stem}-mask.png")
+            write_mask(mask, truth)
+        records.append(Record(path.stem, path, (label,), mask))
+    return Pictures(records, NAMES)
+
+
+# One server imports torch once and hands out fresh processes in milliseconds.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["dsna_lib.annotate", "dsna_lib.crf", "dsna_lib.training"])
+
+
+def in_processes(work: Callable[..., None], *arguments: Any, count: int = 1) -> list[int]:
+    """Run `work` in new processes, with a rank each if there are several; returns their exit codes.
+
+    A process that ran into an exception gives 1; one that was killed gives minus the signal.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [SERVER.Process(target=_ranked, args=(work, arguments, rank, count, port)) for rank in range(count)]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=120)
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.exitcode for process in processes]
+
+
+def _ranked(work: Callable[..., None], arguments: tuple, rank: int, count: int, port: int) -> None:
+    torch.set_num_threads(1)
+    if count > 1:
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "ACCELERATE_USE_CPU": "true",
+        }
+    work(*arguments)
