@@ -169,6 +169,7 @@ def _device(name: str) -> torch.device:
 def _network(args: argparse.Namespace, class_names: Sequence[str] | None = None) -> AttentionModel:
     from dsna_lib import attention
 
+    args.size = args.size or options.SIZE["picture" if getattr(args, "pictures", None) else "data"]
     device = _device(args.device)
     if args.model is None and not CHECKPOINT.is_file():
         raise FileNotFoundError(f"{CHECKPOINT}: the model that ships with the package is missing; pass --model FILE")

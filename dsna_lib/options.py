@@ -118,6 +118,9 @@ def data_set(parser: argparse.ArgumentParser, split: str, required: bool = False
     group.add_argument("--limit", type=number(int, 1), metavar="N", help="only its first N pictures (default: all)")
 
 
+# Training crops 224 pixels out of pictures whose shorter side is 224 to 336, so objects are larger there than in a whole
+# picture at 224. The paper's protocol keeps 224; for a single picture the scale of training gives finer maps.
+SIZE = {"data": 224, "picture": 320}
 SHIPPED = "a model file written by `dsna train` (default: the one that ships with the package)"
 
 
@@ -128,8 +131,10 @@ def model(parser: argparse.ArgumentParser, text: str = SHIPPED) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", type=Path, metavar="FILE", help=text)
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    text = f"side in pixels of the square that a picture is resized to for the network (default: {SIZE['data']} for a "
+    text += f"data set, as in the paper; {SIZE['picture']} for pictures named one by one)"
+    group.add_argument("--size", type=number(int, 16), metavar="N", help=text)
     for name, low, purpose in (
-        ("size", 16, "side in pixels of the square that a picture is resized to for the network"),
         ("batch_size", 1, "pictures a forward pass; lower it when memory runs out"),
         ("workers", 0, "processes that read pictures"),
     ):

@@ -22,9 +22,6 @@ from torchvision import tv_tensors
 
 VOID = 255
 
-# A photograph of 180 megapixels decodes into 0.5 GB; above it, Pillow suspects a decompression bomb.
-Image.MAX_IMAGE_PIXELS = 180_000_000
-
 
 class PictureError(ValueError):
     """A picture or mask that cannot be used; the message names the file and says why."""
@@ -75,18 +72,18 @@ def read_image(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise PictureError(f"{path}: no such picture") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"{path}: over {Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels; scale it down first") from None
+        limit = 2 * Image.MAX_IMAGE_PIXELS  # Pillow warns at half of it
+        raise PictureError(f"{path}: over {limit / 1e6:.0f} megapixels; scale it down first") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise PictureError(f"{path}: cannot be read as a picture ({error}); is it truncated?") from error
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """16-bit integers keep their high byte; anything beyond that range is scaled by its maximum."""
-    values = values.astype(np.float64)
-    top = 65535.0 if values.max(initial=0) <= 65535 else values.max()
-    if values.max(initial=0) <= 255:
-        top = 255.0
-    return np.clip(np.rint(values * 255.0 / top), 0, 255).astype(np.uint8)
+    """Scale by the range that the values seem to be of: 0..1 (floats), 0..255, 0..65535, or up to the maximum."""
+    highest = float(values.max(initial=0))
+    tops = [top for top in (1.0, 255.0, 65535.0) if highest <= top and (top > 1 or values.dtype.kind == "f")]
+    scaled = values.astype(np.float64) * 255.0 / (tops[0] if tops else highest)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:

@@ -35,7 +35,8 @@ class RandomRescale(torch.nn.Module):
         low, high = self.scales
         factor = low + (high - low) * torch.rand(()).item()
         height, width = inputs[0].shape[-2:]
-        ratio = self.crop * factor / min(height, width)
+        # The longer side stays below 16 crops: a strip of 1 x 20,000 pixels would not fit in memory.
+        ratio = min(self.crop * factor / min(height, width), 16 * self.crop / max(height, width))
         size = [max(1, round(height * ratio)), max(1, round(width * ratio))]
         return [functional.resize(x, size, antialias=True) for x in inputs]
 

@@ -111,7 +111,8 @@ def load(root: str | Path, split: str) -> Pictures:
 
     Raises:
         FileNotFoundError: layout, split or labels missing.
-        ValueError: a picture without labels, or of an unknown class.
+        ValueError: labels missing for a picture, or of an unknown class. An empty list of labels is taken as it is;
+            annotating such a picture reports it and goes on.
 
     Example:
         >>> load("VOCdevkit", "val").num_classes  # doctest: +SKIP

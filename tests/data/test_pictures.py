@@ -330,3 +330,10 @@ def test_workers_change_nothing_in_any_epoch(data):
         assert torch.equal(alone, shared)
         epochs.append(alone)
     assert not torch.equal(*epochs)
+
+
+@pytest.mark.parametrize(("top", "dtype"), [(1.0, np.float32), (255.0, np.float32), (65535, np.uint16)])
+def test_deep_pictures_are_scaled_by_the_range_of_their_values(tmp_path, top, dtype):
+    path = tmp_path / "deep.tif"
+    Image.fromarray((np.array([[0.0, 0.5, 1.0]]) * top).astype(dtype)).save(path)
+    assert read_image(path)[0, :, 0].tolist() in ([0, 127, 255], [0, 128, 255])

@@ -96,3 +96,10 @@ def test_inference_sees_the_whole_picture_at_one_size(size, expected):
     assert image.max() == 1
     assert set(mask.unique().tolist()) == {0, 7}
     assert torch.equal(transforms.inference(size)(pair()[0]), image)
+
+
+def test_a_strip_does_not_explode():
+    strip = tv_tensors.Image(torch.zeros(3, 1, 5000, dtype=torch.uint8))
+    height, width = transforms.RandomRescale(32, (1.0, 1.0))(strip)[0].shape[-2:]
+    assert (height, width) == (1, 16 * 32)
+    assert transforms.train(32)(strip)[0].shape == (3, 32, 32)

