@@ -71,11 +71,12 @@ def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], width: fl
     Returns:
         The figure; the caller shows or saves it, and describes it.
     """
-    height = max(image.shape[0] / image.shape[1] for row in rows for image in row) * width
+    heights = [max(image.shape[0] / image.shape[1] for image in row) * width for row in rows]
     figure, axes = plt.subplots(
         len(rows),
         len(titles),
-        figsize=(width * len(titles), height * len(rows) + 0.3),
+        figsize=(width * len(titles), sum(heights) + 0.3),
+        height_ratios=heights,
         squeeze=False,
         layout="constrained",
     )

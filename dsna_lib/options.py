@@ -118,8 +118,8 @@ def data_set(parser: argparse.ArgumentParser, split: str, required: bool = False
     group.add_argument("--limit", type=number(int, 1), metavar="N", help="only its first N pictures (default: all)")
 
 
-# Training crops 224 pixels out of pictures whose shorter side is 224 to 336, so objects are larger there than in a whole
-# picture at 224. The paper's protocol keeps 224; for a single picture the scale of training gives finer maps.
+# Training crops 224 pixels out of pictures whose shorter side is 224 to 336, so objects are larger there than in a
+# whole picture at 224. The paper's protocol keeps 224; for a single picture the scale of training gives finer maps.
 SIZE = {"data": 224, "picture": 320}
 SHIPPED = "a model file written by `dsna train` (default: the one that ships with the package)"
 

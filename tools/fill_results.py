@@ -97,6 +97,16 @@ def sensitivity() -> str:
     return table(["reading", *found], [[name, *(_scores(rows[name]) for rows in found.values())] for name in names])
 
 
+def bootstrap() -> str:
+    """Differences in IoU between kinds of map, with the interval that the choice of pictures leaves."""
+    found = {t: read(f"sensitivity_{key}")["values"]["iou_difference_95_percent"] for key, t in MODELS.items()}
+    rows = [
+        [name, *("{1:+.1f} ({0:+.1f} to {2:+.1f})".format(*values[name]) for values in found.values())]
+        for name in next(iter(found.values()))
+    ]
+    return table(["difference in IoU, points", *found], rows)
+
+
 def weights() -> str:
     """How large p-hat is for the classes that are present."""
     found = {title: read(f"sensitivity_{key}")["values"]["p_hat_of_present_classes"] for key, title in MODELS.items()}
@@ -116,7 +126,7 @@ def cost() -> str:
 
 
 RENDERERS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (table1, relations, recipe, sensitivity, weights, cost)
+    f.__name__: f for f in (table1, relations, bootstrap, recipe, sensitivity, weights, cost)
 }
 
 
