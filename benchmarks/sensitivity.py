@@ -76,15 +76,28 @@ def measure(model: attention.AttentionModel, pictures, size: int, precision: str
         for kind in maps.KINDS:
             rows[f"{kind}, void as {policy}"] = matrices[kind].with_void(policy).summary()
     classes = {kind: np.round(100 * matrices[kind].iou, 1).tolist() for kind in maps.KINDS}
+    counts = {kind: np.stack(each) for kind, each in single.items()}
+    several = labels.sum(axis=1) > 1
     return {
         "rows": rows,
-        "iou_difference_95_percent": bootstrap({kind: np.stack(counts) for kind, counts in single.items()}),
+        "iou_difference_95_percent": bootstrap(counts),
+        "by_number_of_labels": {
+            name: {"pictures": int(chosen.sum())} | {kind: _mean_iou(each[chosen]) for kind, each in counts.items()}
+            for name, chosen in (("one", ~several), ("several", several))
+        },
         "iou_per_class": {"classes": ["background", *pictures.class_names], **classes},
         "classifier_mean_average_precision": round(float(np.nanmean(average_precision(np.stack(scores), labels))), 4),
         "p_hat_of_present_classes": {
             f"{q} %": round(float(np.percentile(weights, q)), 3) for q in (10, 25, 50, 75, 90)
         },
     }
+
+
+def _mean_iou(counts: np.ndarray) -> float:
+    """mIoU in percent of the pictures' matrices ``(pictures, classes, classes + 1)``, taken together."""
+    matrix = ConfusionMatrix(counts.shape[1])
+    matrix.counts = counts.sum(axis=0)
+    return round(100 * matrix.mean_iou, 2)
 
 
 def bootstrap(counts: dict[str, np.ndarray], rounds: int = 1000, seed: int = 0) -> dict[str, list[float]]:

@@ -107,6 +107,15 @@ def bootstrap() -> str:
     return table(["difference in IoU, points", *found], rows)
 
 
+def by_labels() -> str:
+    """mIoU of pictures with one label and with several, each taken alone."""
+    rows = []
+    for key, title in MODELS.items():
+        for number, row in read(f"sensitivity_{key}")["values"]["by_number_of_labels"].items():
+            rows.append([f"{title}, {number}", row["pictures"], row["expansive"], row["discriminative"], row["merged"]])
+    return table(["model, labels a picture", "pictures", "expansive", "discriminative", "merged"], rows)
+
+
 def weights() -> str:
     """How large p-hat is for the classes that are present."""
     found = {title: read(f"sensitivity_{key}")["values"]["p_hat_of_present_classes"] for key, title in MODELS.items()}
@@ -126,7 +135,7 @@ def cost() -> str:
 
 
 RENDERERS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (table1, relations, bootstrap, recipe, sensitivity, weights, cost)
+    f.__name__: f for f in (table1, relations, bootstrap, by_labels, recipe, sensitivity, weights, cost)
 }
 
 
