@@ -94,7 +94,7 @@ def measure(model: attention.AttentionModel, pictures, size: int, precision: str
 
 
 def _mean_iou(counts: np.ndarray) -> float:
-    """mIoU in percent of the pictures' matrices ``(pictures, classes, classes + 1)``, taken together."""
+    """Mean IoU in percent of the pictures' matrices ``(pictures, classes, classes + 1)``, taken together."""
     matrix = ConfusionMatrix(counts.shape[1])
     matrix.counts = counts.sum(axis=0)
     return round(100 * matrix.mean_iou, 2)

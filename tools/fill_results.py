@@ -108,12 +108,22 @@ def bootstrap() -> str:
 
 
 def by_labels() -> str:
-    """mIoU of pictures with one label and with several, each taken alone."""
+    """Mean IoU of pictures with one label and with several, each taken alone."""
     rows = []
     for key, title in MODELS.items():
         for number, row in read(f"sensitivity_{key}")["values"]["by_number_of_labels"].items():
             rows.append([f"{title}, {number}", row["pictures"], row["expansive"], row["discriminative"], row["merged"]])
     return table(["model, labels a picture", "pictures", "expansive", "discriminative", "merged"], rows)
+
+
+def input_size() -> str:
+    """Mean IoU with the network's input at 224 and at 320 pixels."""
+    rows = []
+    for key, title in MODELS.items():
+        for size, name in ((224, f"sensitivity_{key}"), (320, f"sensitivity_{key}_320")):
+            found = read(name)["values"]["rows"]
+            rows.append([f"{title}, {size}", *(found[k]["iou"] for k in ("expansive", "discriminative", "merged"))])
+    return table(["model, input in pixels", "expansive", "discriminative", "merged"], rows)
 
 
 def weights() -> str:
@@ -135,7 +145,7 @@ def cost() -> str:
 
 
 RENDERERS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (table1, relations, bootstrap, by_labels, recipe, sensitivity, weights, cost)
+    f.__name__: f for f in (table1, relations, bootstrap, by_labels, input_size, recipe, sensitivity, weights, cost)
 }
 
 
