@@ -147,6 +147,7 @@ def test_help_shows_units_and_defaults(run, monkeypatch, command, words):
         ("annotate --data minivoc --labels cat", "--labels"),
         ("evaluate --data minivoc", "--model"),
         ("evaluate x --data minivoc --void skip", "skip"),
+        ("evaluate x --data minivoc --record scores", "--model"),
         ("data", "ACTION"),
     ],
 )
@@ -308,7 +309,7 @@ def test_train_options_reach_the_configuration(run, original, monkeypatch):
         (["--weights", "gone.pth"], 3, "gone.pth: no such weight file"),
         (["--device", "cuda"], 3, "no GPU"),
         (["--batch-size", 9], 3, "4 pictures do not fill one batch of 9"),
-        (["--head-rate", 1e38, "--epochs", 4, "--drop-after", 4], 3, "the loss became"),
+        (["--head-rate", 1e38, "--epochs", 4, "--drop-after", 4], 3, "weights became infinite or NaN by step 2"),
     ],
 )
 def test_train_problems(run, original, monkeypatch, words, code, named):
@@ -882,6 +883,10 @@ def test_minivoc_is_drawn_when_it_is_needed(run, tmp_path, monkeypatch):
     assert run("data", "make", "--out", "mini", "--train", 2, "--val", 2, "--size", 48)[0] == 0
     attention.save(attention.create(attention.ModelConfig(ANIMALS, weights=None)), "animals.pth")
     words = ["evaluate", "--data", "minivoc", "--root", "mini", "--model", "animals.pth", *SIZE]
-    code, out, err = run(*words)
+    code, out, err = run(*words, "--record", "scores", "--note", "a toy")
     assert code == 0, err
+    kept = json.loads(Path("results/scores.json").read_text())
+    assert set(kept["values"]["rows"]) == {"expansive", "discriminative", "merged"}
+    assert kept["provenance"]["labels"] == "the true image labels"
+    assert (kept["provenance"]["note"], kept["provenance"]["pictures"]) == ("a toy", 2)
     assert "expansive" in out
