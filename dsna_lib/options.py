@@ -97,6 +97,19 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def span(text: str) -> tuple[float, float]:
+    """An argparse type: two positive numbers, the smaller first.
+
+    Example:
+        >>> span("0.8,1.25")
+        (0.8, 1.25)
+    """
+    low, high = (float(part) for part in text.split(","))
+    if not 0 < low <= high:
+        raise argparse.ArgumentTypeError(f"{text} must be two positive numbers, the smaller first")
+    return low, high
+
+
 def default(function: Callable, name: str) -> Any:
     """The default of a function's argument."""
     return inspect.signature(function).parameters[name].default
@@ -167,6 +180,7 @@ SCHEDULE = {  # fields of TrainingConfig: type or choices of their option, and h
     "weight_decay": (number(float, 0), "weight decay of SGD"),
     "loss_over_classes": (("mean", "sum"), "how Eq. 10 runs over classes"),
     "crop": (number(int, 16), "side of the training crop in pixels"),
+    "scales": (span, "range of the shorter side before cropping, in multiples of the crop, such as 0.8,1.25"),
     "seed": (number(int, 0), "seed of everything random"),
     "precision": (("no", "bf16", "fp16"), "no: 32-bit numbers; bf16 and fp16: mixed"),
     "workers": (number(int, 0), "processes that read pictures"),

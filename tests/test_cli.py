@@ -148,6 +148,8 @@ def test_help_shows_units_and_defaults(run, monkeypatch, command, words):
         ("evaluate --data minivoc", "--model"),
         ("evaluate x --data minivoc --void skip", "skip"),
         ("evaluate x --data minivoc --record scores", "--model"),
+        ("train --data minivoc --scales 1.5,1", "smaller first"),
+        ("train --data minivoc --scales wide", "--scales"),
         ("data", "ACTION"),
     ],
 )
