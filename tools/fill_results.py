@@ -79,12 +79,14 @@ def recipe() -> str:
         trained = how["trained"]
         schedule, stages = trained["training"], trained["model"]["train_last"]
         learned = "all layers" if stages is None else f"the last {stages} stages and the head"
+        low, high = (round(schedule["crop"] * scale) for scale in schedule["scales"])
         rates = f"{schedule['backbone_rate']:g} / {schedule['head_rate']:g}"
         score = read(f"sensitivity_{key}")["values"]["classifier_mean_average_precision"]
         lines.append(
             f"- **{title}**: {schedule['epochs']} epochs over {trained['data']['pictures']:,} pictures, rates {rates} "
             f"with momentum {schedule['momentum']:g}, divided by 10 after epoch {schedule['drop_after']}, batches of "
-            f"{schedule['batch_size']}, {schedule['precision']}, seed {schedule['seed']}; {learned} trained. "
+            f"{schedule['batch_size']}, crops of {schedule['crop']} pixels out of pictures with a shorter side of {low} to "
+            f"{high}, {schedule['precision']}, seed {schedule['seed']}; {learned} trained. "
             f"The classifier's mean average precision on {how['split']} is {score:.2f}."
         )
     return "\n".join(lines) + "\n"
