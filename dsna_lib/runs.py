@@ -111,7 +111,7 @@ def train_once(
         The model in evaluation mode on the CPU, and its run (``model.pth`` and ``metrics.jsonl`` inside).
     """
     data = {"digest": data_digest(pictures), "pictures": len(pictures)}
-    described = {"model": asdict(model), "data": data, "training": asdict(config)}
+    described = {"model": asdict(model), "data": data, "training": config.decisive()}
     run = open_run("train", described, TRAINING_CODE, folder)
     path = run.folder / "model.pth"
     if not (run.finished and run.read()["config"] == run.config):

@@ -79,6 +79,14 @@ class TrainingConfig:
         """A short schedule for a laptop: 6 epochs, bf16."""
         return cls(**{"epochs": 6, "drop_after": 4, "precision": "bf16"} | changes)
 
+    def decisive(self) -> dict[str, Any]:
+        """The fields that change what is learned, as plain JSON values.
+
+        Left out is who reads the pictures, where the model runs, and how often it is saved.
+        """
+        free = {"workers", "device", "checkpoint_every"}
+        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name not in free}))
+
     def rate_factor(self, epoch: int) -> float:
         """What the rates are multiplied by in this epoch (counted from 0)."""
         return 1.0 if epoch < self.drop_after else 0.1
@@ -248,11 +256,10 @@ def _step(
 def _claim(folder: Path, config: TrainingConfig) -> None:
     """Write the configuration, or refuse a folder that holds a run with another one."""
     path = folder / "training.json"
-    config_now = json.loads(json.dumps(asdict(config)))
-    free = {"workers", "device", "checkpoint_every"}  # these do not change what is learned
+    config_now = config.decisive()
     if path.is_file():
         before = json.loads(path.read_text())
-        differs = [k for k in config_now if k not in free and before.get(k) != config_now[k]]
+        differs = [k for k in config_now if before.get(k) != config_now[k]]
         if differs:
             k = differs[0]
             raise TrainingError(

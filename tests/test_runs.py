@@ -118,6 +118,13 @@ def test_a_finished_training_is_reused(split, trainings):
     assert not second.training
 
 
+def test_what_changes_nothing_learned_does_not_train_anew(split, trainings):
+    _, first = runs.train_once(MODEL, split, TRAINING)
+    _, again = runs.train_once(MODEL, split, replace(TRAINING, workers=1, checkpoint_every=5))
+    assert again.folder == first.folder
+    assert len(trainings) == 1
+
+
 def test_any_change_trains_anew(split, trainings):
     folders = {
         runs.train_once(MODEL, split, TRAINING)[1].folder,

@@ -85,8 +85,8 @@ def recipe() -> str:
         lines.append(
             f"- **{title}**: {schedule['epochs']} epochs over {trained['data']['pictures']:,} pictures, rates {rates} "
             f"with momentum {schedule['momentum']:g}, divided by 10 after epoch {schedule['drop_after']}, batches of "
-            f"{schedule['batch_size']}, crops of {schedule['crop']} pixels out of pictures with a shorter side of {low} to "
-            f"{high}, {schedule['precision']}, seed {schedule['seed']}; {learned} trained. "
+            f"{schedule['batch_size']}, crops of {schedule['crop']} pixels out of pictures with a shorter side of "
+            f"{low} to {high}, {schedule['precision']}, seed {schedule['seed']}; {learned} trained. "
             f"The classifier's mean average precision on {how['split']} is {score:.2f}."
         )
     return "\n".join(lines) + "\n"
