@@ -350,6 +350,10 @@ def _annotate_options(parser: argparse.ArgumentParser) -> None:
     text = "longer side, in pixels, at which heat maps, overlay and CRF of pictures are made at most; 0: full size"
     side = options.number(int, 0)
     parser.add_argument("--max-side", type=side, default=photos.MAX_SIDE, metavar="N", help=text)
+    text = "of pictures: a merged map above it is the object, in 0 .. 1; a data set has the paper's 0.2"
+    share = options.number(float, 0, 1)
+    usual = photos.SHOWN_THRESHOLD
+    parser.add_argument("--foreground-threshold", type=share, default=usual, metavar="T", help=text)
     text = "for data sets: of expansive, discriminative, merged"
     kinds = ",".join(options.default(annotate.annotate_split, "kinds"))
     parser.add_argument("--kinds", type=options.words, default=kinds, help=text)
@@ -386,7 +390,7 @@ def _annotate_pictures(args: argparse.Namespace, pictures: Pictures, model: Atte
         labels = photos.predicted_labels(found) if guess else record.labels
         about = (labels, pictures.class_names, args.out / record.id)
         try:
-            shown = photos.write_maps(record.image, found, *about, args.max_side)
+            shown = photos.write_maps(record.image, found, *about, args.max_side, args.foreground_threshold)
             result["pictures"].append(shown)
             if refine:
                 shown |= photos.write_refined(record.image, *about, args.tau, args.crf, args.max_side)
