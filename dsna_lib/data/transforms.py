@@ -53,6 +53,7 @@ def train(crop: int = 224, scales: tuple[float, float] = (1.0, 1.5)) -> v2.Compo
     """
     return v2.Compose(
         [
+            v2.ToImage(),  # a plain tensor is a picture, too
             RandomRescale(crop, scales),
             v2.RandomCrop(crop, pad_if_needed=True, fill=FILL),
             v2.RandomHorizontalFlip(),
@@ -70,6 +71,7 @@ def inference(size: int | Sequence[int] = 224) -> v2.Compose:
     size = [size, size] if isinstance(size, int) else list(size)
     return v2.Compose(
         [
+            v2.ToImage(),  # a plain tensor is a picture, too
             v2.Resize(size, antialias=True),
             v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
         ]

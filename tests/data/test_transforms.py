@@ -103,3 +103,12 @@ def test_a_strip_does_not_explode():
     height, width = transforms.RandomRescale(32, (1.0, 1.0))(strip)[0].shape[-2:]
     assert (height, width) == (1, 16 * 32)
     assert transforms.train(32)(strip)[0].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("transform", [transforms.train(16), transforms.inference(16)])
+def test_a_plain_tensor_is_scaled_like_a_picture(transform):
+    plain = torch.full((3, 20, 24), 255, dtype=torch.uint8)
+    out = transform(plain)
+    out = out[0] if isinstance(out, list) else out
+    assert out.dtype == torch.float32
+    assert out.max() == 1
