@@ -82,7 +82,8 @@ def measure(model: attention.AttentionModel, pictures, size: int, precision: str
         "rows": rows,
         "iou_difference_95_percent": bootstrap(counts),
         "by_number_of_labels": {
-            name: {"pictures": int(chosen.sum())} | {kind: _mean_iou(each[chosen]) for kind, each in counts.items()}
+            name: {"pictures": int(chosen.sum())}
+            | {kind: round(_mean_iou(each[chosen].sum(axis=0)), 2) for kind, each in counts.items()}
             for name, chosen in (("one", ~several), ("several", several))
         },
         "iou_per_class": {"classes": ["background", *pictures.class_names], **classes},
@@ -94,10 +95,10 @@ def measure(model: attention.AttentionModel, pictures, size: int, precision: str
 
 
 def _mean_iou(counts: np.ndarray) -> float:
-    """Mean IoU in percent of the pictures' matrices ``(pictures, classes, classes + 1)``, taken together."""
-    matrix = ConfusionMatrix(counts.shape[1])
-    matrix.counts = counts.sum(axis=0)
-    return round(100 * matrix.mean_iou, 2)
+    """Mean IoU in percent of counts ``(classes, classes + 1)``."""
+    matrix = ConfusionMatrix(len(counts))
+    matrix.counts = counts
+    return 100 * matrix.mean_iou
 
 
 def bootstrap(counts: dict[str, np.ndarray], rounds: int = 1000, seed: int = 0) -> dict[str, list[float]]:
@@ -118,9 +119,7 @@ def bootstrap(counts: dict[str, np.ndarray], rounds: int = 1000, seed: int = 0) 
     for _ in range(rounds):
         drawn = np.bincount(random.integers(size, size=size), minlength=size)
         for kind, each in counts.items():
-            matrix = ConfusionMatrix(each.shape[1])
-            matrix.counts = np.tensordot(drawn, each, axes=1)
-            found[kind].append(100 * matrix.mean_iou)
+            found[kind].append(_mean_iou(np.tensordot(drawn, each, axes=1)))
     pairs = [("merged", "expansive"), ("merged", "discriminative"), ("expansive", "discriminative")]
     differences = {f"{a} - {b}": np.subtract(found[a], found[b]) for a, b in pairs}
     return {name: np.percentile(d, [2.5, 50, 97.5]).round(2).tolist() for name, d in differences.items()}

@@ -18,7 +18,7 @@ Source: Zhang et al., "Decoupled Spatial Neural Attention for Weakly Supervised 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -322,8 +322,7 @@ def load(path: str | Path, class_names: Sequence[str] | None = None) -> Attentio
             f"the data has {len(class_names)} ({', '.join(class_names[:3])}, ...)"
         )
     complete = "backbone.stages.0" in {".".join(k.split(".")[:3]) for k in content["state"]}
-    base = ModelConfig(**asdict(config) | {"weights": None if complete else "imagenet"})
-    model = create(base)
+    model = create(replace(config, weights=None if complete else "imagenet"))
     own = model.state_dict()
     state = {k: v.to(own[k].dtype) if k in own else v for k, v in content["state"].items()}
     # Frozen ImageNet stages were not stored and keep what create() fetched; anything else must be there.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
@@ -182,8 +181,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _model_card(args: argparse.Namespace) -> dict[str, Any]:
-    digest = hashlib.sha256((args.model or CHECKPOINT).read_bytes()).hexdigest()[:12]
-    return {"model": digest, "size": args.size, "precision": args.precision}
+    from dsna_lib import runs
+
+    return {"model": runs.file_digest(args.model or CHECKPOINT), "size": args.size, "precision": args.precision}
 
 
 def _claim(folder: Path, **made_by: Any) -> None:

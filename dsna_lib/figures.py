@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from torch.nn.functional import interpolate
 
 from dsna_lib.data.pictures import VOID, palette
 
@@ -31,9 +33,6 @@ def heat(image: np.ndarray, attention_map: np.ndarray, strength: float = 0.6) ->
 
 def resize(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize ``(h, w)`` in 0..1 bilinearly to `size` (height, width)."""
-    import torch
-    from torch.nn.functional import interpolate
-
     grid = torch.as_tensor(np.asarray(attention_map), dtype=torch.float32)[None, None]
     return interpolate(grid, size=tuple(size), mode="bilinear", align_corners=False)[0, 0].clamp(0, 1).numpy()
 

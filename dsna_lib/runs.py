@@ -96,6 +96,11 @@ def data_digest(pictures: Pictures) -> str:
     return hashlib.sha256(json.dumps([listed, pictures.class_names]).encode()).hexdigest()[:12]
 
 
+def file_digest(path: str | Path) -> str:
+    """A digest over the content of a file, such as a model."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
 def train_once(
     model: ModelConfig, pictures: Pictures, config: TrainingConfig, folder: str | Path | None = None
 ) -> tuple[AttentionModel, Run]:
@@ -140,9 +145,8 @@ def model_provenance(path: str | Path) -> dict[str, Any]:
     Returns:
         ``file`` (digest), and ``model``, ``data``, ``training`` and ``environment`` where known.
     """
-    path = Path(path)
-    known = {"file": hashlib.sha256(path.read_bytes()).hexdigest()[:12]}
-    run = path.parent / "run.json"
+    known = {"file": file_digest(path)}
+    run = Path(path).parent / "run.json"
     if run.is_file():
         content = read_json(run)
         known |= content["config"] | {"environment": content["environment"]}
