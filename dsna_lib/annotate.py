@@ -61,7 +61,7 @@ def pseudo_annotation(
     cues = torch.cat([maps[labels], features.sum(dim=0, keepdim=True)])
     varied = _varies(cues)
     if upsample_first:
-        cues = _resize(cues, size, "bilinear")
+        cues = resize(cues, size)
     # min_max(cues) > t, without writing the scaled planes: low + t (high - low) is where t lies in a plane's range.
     low, high = cues.amin(dim=(-2, -1), keepdim=True), cues.amax(dim=(-2, -1), keepdim=True)
     foreground = (cues[:-1] > (low + foreground_threshold * (high - low))[:-1]) & varied[:-1]
@@ -73,7 +73,7 @@ def pseudo_annotation(
     areas = foreground.sum(dim=(-2, -1)).tolist()
     for place in sorted(range(len(labels)), key=lambda k: -areas[k]):
         annotation[foreground[place]] = labels[place] + 1
-    return annotation if upsample_first else _resize(annotation[None], size, "nearest")[0]
+    return annotation if upsample_first else resize(annotation[None], size, "nearest")[0]
 
 
 def _check(maps: Tensor, features: Tensor, labels: Sequence[int]) -> None:
@@ -97,8 +97,8 @@ def _varies(planes: Tensor) -> Tensor:
     return high - low > 100 * torch.finfo(planes.dtype).eps * torch.maximum(high.abs(), low.abs())
 
 
-def _resize(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Resize ``(K, h, w)`` to ``(K, *size)``."""
+def resize(planes: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Resize planes ``(K, h, w)`` to ``(K, *size)``; mode ``"bilinear"`` or ``"nearest"``."""
     options = {"align_corners": False} if mode == "bilinear" else {}
     return functional.interpolate(planes[None], size=size, mode=mode, **options)[0]
 

@@ -1,4 +1,4 @@
-"""The command line: ``dsna train | maps | annotate | evaluate | data``, thin over the library.
+"""The command line: ``dsna train | maps | annotate | evaluate | table | data``, thin over the library.
 
 A command takes the parsed arguments and returns a dict; :func:`main` names what failed, prints the dict with
 ``--json``, and turns it into an exit code. Library modules are imported inside the commands: torch takes seconds.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from dsna_lib import tables
     from dsna_lib.attention import AttentionModel
     from dsna_lib.data import Pictures
     from dsna_lib.maps import PictureMaps
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         ("maps", _maps, _maps_options, "write the attention maps of pictures or a data set"),
         ("annotate", _annotate, _annotate_options, "write pseudo-annotations of pictures or a data set"),
         ("evaluate", _evaluate, _evaluate_options, "score a folder of annotations, or those that a model makes"),
+        ("table", _tables, _tables_options, "train and measure every row of a table, and print it beside the paper's"),
         ("data", None, _data_commands, "make, check or download data sets"),
     ):
         options.command(commands, name, run, fill, text)
@@ -257,30 +259,35 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
-    import timm
-
     from dsna_lib import runs
     from dsna_lib.attention import ModelConfig
     from dsna_lib.training import TrainingConfig
 
-    if args.backbone not in ("vgg16", "efficientnet_lite0") and not timm.is_model(args.backbone):
-        raise UsageError(f"unknown backbone {args.backbone!r}; choose vgg16, efficientnet_lite0 or a timm model")
+    settings = _backbone(args) | {"head": args.head, "dropout": args.dropout}
     pictures = _load(args)
-    given = {name: getattr(args, name) for name in options.SCHEDULE if hasattr(args, name)}
+    given = _schedule(args)
     config = TrainingConfig.quick(**given) if args.quick else TrainingConfig(**given)
-    settings = {
-        "backbone": args.backbone,
-        "weights": None if args.weights == "none" else args.weights,
-        "head": args.head,
-        "dropout": args.dropout,
-        "train_last": args.train_last,
-    }
     if args.out:
         _claim(args.out, **settings, data=runs.data_digest(pictures))
     _, run = runs.train_once(ModelConfig(pictures.class_names, **settings), pictures, config, args.out)
     path = run.folder / "model.pth"
     _say(args, str(path))
     return {"done": len(pictures), "model": path, "folder": run.folder, **run.read()["metrics"]}
+
+
+def _backbone(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of ModelConfig."""
+    import timm
+
+    if args.backbone not in ("vgg16", "efficientnet_lite0") and not timm.is_model(args.backbone):
+        raise UsageError(f"unknown backbone {args.backbone!r}; choose vgg16, efficientnet_lite0 or a timm model")
+    weights = None if args.weights == "none" else args.weights
+    return {"backbone": args.backbone, "weights": weights, "train_last": args.train_last}
+
+
+def _schedule(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of TrainingConfig that were given."""
+    return {name: getattr(args, name) for name in options.SCHEDULE if hasattr(args, name)}
 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
@@ -557,6 +564,69 @@ def _table(args: argparse.Namespace, rows: dict[str, Any]) -> str:
         for label, values in ({name: row} | classes).items():
             lines.append(f"{label:<20}" + "".join(f"{values[n]:10.1f}" for n in ("precision", "recall", "iou")))
     return "\n".join(lines)
+
+
+# --- table ------------------------------------------------------------------------------------------------------------
+
+
+def _tables_options(parser: argparse.ArgumentParser) -> None:
+    from dsna_lib import tables
+
+    names = "; ".join(f"{table.name}: {table.title}" for table in tables.TABLES.values())
+    parser.add_argument("name", metavar="TABLE", help=names)
+    text = "some of its rows only, titles separated by semicolons, such as '0;0.5' (default: all)"
+    parser.add_argument("--rows", type=lambda rows: [row.strip() for row in rows.split(";")], metavar="ROWS", help=text)
+    text = "train every setting with the seeds 0 .. N - 1"
+    parser.add_argument("--seeds", type=options.number(int, 1), default=3, metavar="N", help=text)
+    text = "settings trained at a time; on a CPU each gets its share of the cores, with several GPUs one each"
+    parser.add_argument("--jobs", type=options.number(int, 1), default=1, metavar="N", help=text)
+    parser.add_argument("--format", choices=tables.FORMATS, default="markdown", help="of what is printed")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where the JSON goes")
+    parser.add_argument("--note", default="", help="limits of data or recipe, to be kept with the numbers")
+    options.data_set(parser, "train", required=True)
+    parser.add_argument("--val", default="val", metavar="SPLIT", help="split to measure on; it needs masks")
+    options.backbone(parser, "all; for minivoc its recipe's")
+    options.schedule(parser, "the paper's; for minivoc the book's quick recipe", without=["seed"])
+    parser.add_argument(
+        "--size", type=options.number(int, 16), default=224, metavar="N", help="input side when measuring"
+    )
+
+
+def _tables(args: argparse.Namespace) -> dict[str, Any]:
+    from dsna_lib import runs, tables
+
+    try:
+        table = tables.find(args.name)
+        table = table.select(args.rows) if args.rows else table
+    except tables.TableError as error:
+        raise UsageError(str(error)) from error
+    recipe = _recipe(args)
+    values, provenance = tables.run(table, recipe, args.seeds, args.jobs, lambda text: _say(args, text))
+    name = f"table_{table.name}_{args.data}" + (f"_{args.backbone}" if args.data != "minivoc" else "")
+    provenance = {"command": "dsna table", "split": args.split, "val": args.val, "note": args.note, **provenance}
+    path = runs.write_result(name, _plain(values), provenance, args.out)
+    _say(args, f"\n{tables.render(values, args.format)}\n{tables.render_claims(values)}\nwritten to {path}")
+    return {"done": len(table.rows), "file": path, **values}
+
+
+def _recipe(args: argparse.Namespace) -> tables.Recipe:
+    """What to train and measure on, and how; the embedded data brings a recipe of its own."""
+    from dsna_lib import tables
+    from dsna_lib.attention import ModelConfig
+    from dsna_lib.training import TrainingConfig
+
+    model, given = _backbone(args), _schedule(args)
+    train = _load(args)
+    args.split = args.val
+    val = _load(args)
+    if args.data == "minivoc":
+        if args.train_last is None:
+            model |= tables.DRAWN_MODEL
+        config = TrainingConfig(**tables.DRAWN_TRAINING | given)
+    else:
+        config = TrainingConfig.quick(**given) if args.quick else TrainingConfig(**given)
+    precision = "bf16" if config.precision == "bf16" else "no"
+    return tables.Recipe(train, val, ModelConfig(train.class_names, **model), config, args.size, precision)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -118,6 +118,16 @@ def from_output(output: AttentionOutput) -> dict[str, Tensor]:
     }
 
 
+# Model, pictures (N, 3, H, W), classes present (N, C) bool -> the model's output; kind -> maps (N, C, h, w) in 0..1.
+Look = Callable[[nn.Module, Tensor, Tensor], tuple[AttentionOutput, dict[str, Tensor]]]
+
+
+def attend(model: nn.Module, pictures: Tensor, present: Tensor) -> tuple[AttentionOutput, dict[str, Tensor]]:
+    """The default look: one forward pass, and :func:`from_output`. The maps do not depend on the classes present."""
+    output = model(pictures)
+    return output, from_output(output)
+
+
 class PictureMaps(NamedTuple):
     """What one forward pass says of one picture.
 
@@ -136,7 +146,7 @@ class PictureMaps(NamedTuple):
     scores: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def compute(
     model: nn.Module,
     pictures: Pictures,
@@ -146,6 +156,7 @@ def compute(
     precision: str = "no",
     workers: int = 0,
     failed: dict[str, str] | None = None,
+    look: Look = attend,
 ) -> Iterator[PictureMaps]:
     """The maps of many pictures: all kinds and all classes from one forward pass.
 
@@ -158,6 +169,7 @@ def compute(
         precision: ``"no"`` or ``"bf16"``.
         workers: processes that read pictures.
         failed: collects id to reason of pictures that cannot be read; without it they raise.
+        look: makes the maps of a batch; another method's, such as :func:`dsna_lib.cams.look`, gives its own kinds.
 
     Yields:
         One :class:`PictureMaps` a readable picture, in order.
@@ -184,14 +196,14 @@ def compute(
         if not items:
             continue
         batch = torch.stack([item["image"] for item in items]).to(device, memory_format=torch.channels_last)
+        present = torch.stack([item["labels"] for item in items]).to(device) > 0
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                output = model(batch)
+                output, maps = look(model, batch, present)
         except torch.OutOfMemoryError as error:
             raise RuntimeError(
                 f"out of memory with {len(items)} pictures of {size} pixels: lower --batch-size"
             ) from error
-        maps = from_output(output)
         for place, item in enumerate(items):
             one = {kind: m[place] for kind, m in maps.items()}
             yield PictureMaps(

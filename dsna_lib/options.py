@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -193,25 +193,36 @@ def architecture(parser: argparse.ArgumentParser) -> None:
     """A model to train."""
     from dsna_lib.attention import ModelConfig
 
+    group = backbone(parser)
+    usual = {field.name: field.default for field in fields(ModelConfig)}
+    heads = ("decoupled", "conventional", "single_stream")
+    group.add_argument("--head", choices=heads, default=usual["head"], help="the attention")
+    group.add_argument("--dropout", type=number(float, 0, 1), default=usual["dropout"], help="rate, in 0 .. 1")
+
+
+def backbone(parser: argparse.ArgumentParser, usual_stages: str = "all") -> argparse._ArgumentGroup:
+    """What an attention head sits on; returns the group."""
+    from dsna_lib.attention import ModelConfig
+
     group = parser.add_argument_group("model")
     usual = {field.name: field.default for field in fields(ModelConfig)}
     group.add_argument("--backbone", default=usual["backbone"], help="vgg16, efficientnet_lite0, or a timm model")
     group.add_argument("--weights", default=usual["weights"], help="where it starts: imagenet, none, or a file")
-    heads = ("decoupled", "conventional", "single_stream")
-    group.add_argument("--head", choices=heads, default=usual["head"], help="the attention")
-    group.add_argument("--dropout", type=number(float, 0, 1), default=usual["dropout"], help="rate, in 0 .. 1")
-    stages = number(int, 0)
-    group.add_argument("--train-last", type=stages, metavar="N", help="train its last N stages only (default: all)")
+    text = f"train its last N stages only (default: {usual_stages})"
+    group.add_argument("--train-last", type=number(int, 0), metavar="N", help=text)
+    return group
 
 
-def schedule(parser: argparse.ArgumentParser) -> None:
-    """How to train. Options not given are absent, so that --quick can put in its own."""
+def schedule(parser: argparse.ArgumentParser, usual_is: str = "the paper's", without: Sequence[str] = ()) -> None:
+    """How to train. Options not given are absent, so that --quick or a data set's recipe can put in its own."""
     from dsna_lib.training import TrainingConfig
 
-    group = parser.add_argument_group("schedule (default: the paper's)")
+    group = parser.add_argument_group(f"schedule (default: {usual_is})")
     group.add_argument("--quick", action="store_true", help="a short schedule for a CPU")
     full, quick = TrainingConfig(), TrainingConfig.quick()
     for name, (kind, text) in SCHEDULE.items():
+        if name in without:
+            continue
         usual, short = getattr(full, name), getattr(quick, name)
         text += f" (default: {usual}" + (f"; with --quick: {short})" if short != usual else ")")
         form = {"choices": kind} if isinstance(kind, tuple) else {"type": kind, "metavar": "N"}

@@ -161,3 +161,62 @@ def scores_of_masks(prediction: np.ndarray, target: np.ndarray, num_classes: int
         out["precision"].append(tp / (tp + fp) if tp + fp else math.nan)
         out["recall"].append(tp / (tp + fn) if tp + fn else math.nan)
     return out
+
+
+def class_activation_maps(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """CAM: sum_k w_ck X_kij."""
+    return dense_scores(x, weight, np.zeros(len(weight)))
+
+
+def grad_cam(x: np.ndarray, score, step: float = 1e-5) -> np.ndarray:
+    """Grad-CAM of one class, whose score is a function of X; its slopes are central differences."""
+    total = np.zeros(x.shape[1:])
+    for k in range(len(x)):
+        slopes = []
+        for i, j in places(x):
+            up, down = x.copy(), x.copy()
+            up[k, i, j] += step
+            down[k, i, j] -= step
+            slopes.append((score(up) - score(down)) / (2 * step))
+        total += sum(slopes) / len(slopes) * x[k]
+    return np.maximum(total, 0)
+
+
+def share_out(p: float, links: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
+    """Excitation Backprop, one unit: its P goes to those below in proportion to activation times positive weight."""
+    total = sum(links.values())
+    return {unit: p * link / total for unit, link in links.items()} if total > 0 else {}
+
+
+def excitation_at_features(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """From a class unit with weights ``(D,)``, through the spatial mean, to P of X."""
+    links = {(k, i, j): x[k, i, j] * max(weight[k], 0) / len(places(x)) for k in range(len(x)) for i, j in places(x)}
+    p = np.zeros_like(x)
+    for unit, received in share_out(1.0, links).items():
+        p[unit] += received
+    return p
+
+
+def excitation_convolution(p: np.ndarray, a: np.ndarray, weight: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    """From a convolution's output to its input a ``(D, h, w)``; weight ``(C, D, kh, kw)``."""
+    below = np.zeros_like(a)
+    for c in range(len(p)):
+        for i, j in places(p):
+            links = {}
+            for k, m, n in np.ndindex(*weight.shape[1:]):
+                y, x = i * stride + m - padding, j * stride + n - padding
+                if 0 <= y < a.shape[1] and 0 <= x < a.shape[2]:
+                    links[k, y, x] = a[k, y, x] * max(weight[c, k, m, n], 0)
+            for unit, received in share_out(p[c, i, j], links).items():
+                below[unit] += received
+    return below
+
+
+def excitation_max_pool(p: np.ndarray, a: np.ndarray, size: int) -> np.ndarray:
+    """From the output of max pooling to its input: the winner takes all."""
+    below = np.zeros_like(a)
+    for c in range(len(p)):
+        for i, j in places(p):
+            window = [(c, i * size + m, j * size + n) for m in range(size) for n in range(size)]
+            below[max(window, key=lambda unit: a[unit])] += p[c, i, j]
+    return below

@@ -1,0 +1,557 @@
+"""Tables of an ablation as data, and the runner that fills them in.
+
+A :class:`Table` is rows and columns; a row names what is trained (:class:`Setting`) and how its maps are read
+(:class:`~dsna_lib.measure.Reading`). The runner trains every setting once for each seed, measures all readings that
+any table asks of it, and keeps both in ``runs/``: a second table that shares a setting, or the same table after a
+kill, finds what is finished.
+
+A relation between rows is only as firm as its spread. With several seeds a :func:`verdict` asks whether all seeds
+agree and the mean difference exceeds their standard deviation; with one seed, whether the difference survives drawing
+the pictures anew (a bootstrap).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from scipy import stats
+
+from dsna_lib import measure, paper, runs
+from dsna_lib.attention import ModelConfig
+from dsna_lib.data import Pictures
+from dsna_lib.data.pictures import without_masks
+from dsna_lib.measure import Measurement, Reading
+from dsna_lib.training import TrainingConfig
+
+if TYPE_CHECKING:
+    import pandas
+
+MEASURING_CODE = ("annotate", "attention", "backbones", "cams", "maps", "measure", "metrics")
+SIZES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 1.01)  # bins of an object's share of its picture
+Counts = np.ndarray  # (N, C + 1, C + 2), see Measurement
+MERGED = Reading()
+
+
+class TableError(ValueError):
+    """No such table, row or number of seeds; the message lists what there is."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained; the fields are those of :class:`~dsna_lib.attention.ModelConfig`."""
+
+    head: str = "decoupled"
+    dropout: float = 0.5
+    dropout_after: str = "convolution"
+
+    def __str__(self) -> str:
+        after = "" if self.dropout_after == "convolution" else f" after the {self.dropout_after}"
+        return f"{self.head}, dropout {self.dropout:g}{after}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        title: its name, unique in its table.
+        setting: what is trained.
+        reading: how its maps are read.
+        void: policy, see :class:`~dsna_lib.metrics.ConfusionMatrix`.
+        paper: what the paper prints, measure to percent, None where it prints no number.
+    """
+
+    title: str
+    setting: Setting = Setting()
+    reading: Reading = MERGED
+    void: str = "false_negative"
+    paper: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and columns; the columns are measures of :meth:`~dsna_lib.measure.Measurement.scores`."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...] = ("precision", "recall", "iou")
+
+    def select(self, titles: Sequence[str]) -> Table:
+        """The table with some of its rows only.
+
+        Raises:
+            TableError: a title that is none of its rows'.
+        """
+        known = [row.title for row in self.rows]
+        for title in titles:
+            if title not in known:
+                raise TableError(f"table {self.name} has no row {title!r}; its rows are {'; '.join(known)}")
+        return replace(self, rows=tuple(row for row in self.rows if row.title in titles))
+
+
+_DSNA = tuple(Row(kind, reading=Reading(kind), paper=paper.TABLE_I[kind]) for kind in paper.TABLE_I)
+_CLASSIFIER = Setting("single_stream", dropout=0.0)  # pooled and linear: the network of CAM
+_METHODS = (
+    Row("CAM", _CLASSIFIER, Reading("cam")),
+    Row("Grad-CAM", _CLASSIFIER, Reading("grad_cam")),
+    Row("excitation backprop", _CLASSIFIER, Reading("excitation_backprop")),
+    Row("contrastive excitation backprop", _CLASSIFIER, Reading("contrastive_excitation_backprop")),
+    Row("conventional attention", Setting("conventional", dropout=0.0), Reading("expansive")),
+    *(replace(row, title=f"DSNA, {row.title}") for row in _DSNA),
+)
+_SENSITIVITY = (
+    Row("merged, all defaults"),
+    Row("S min-maxed with its negative part", reading=Reading("merged, min-max")),
+    Row("p-hat over the present classes", reading=Reading("merged, present")),
+    Row("sigmoid instead of softmax", reading=Reading("merged, sigmoid")),
+    Row("plain mean of A and S", reading=Reading("mean")),
+    Row("larger of A and S", reading=Reading("maximum")),
+    Row("A times the positive part of S", reading=Reading("product")),
+    Row("threshold first, then enlarge", reading=Reading(upsample_first=False)),
+    Row("scales 0.75, 1 and 1.5", reading=Reading(scales=(0.75, 1.0, 1.5))),
+    Row("void counts as background", void="background"),
+    Row("void left out", void="ignore"),
+    Row("second dropout after F", Setting(dropout_after="activation")),
+    Row("expansive, all defaults", reading=Reading("expansive")),
+    Row("discriminative, all defaults", reading=Reading("discriminative")),
+    Row("discriminative, S min-maxed", reading=Reading("discriminative, min-max")),
+)
+_SINGLE = Row("single stream", Setting("single_stream"), Reading("discriminative"), paper=paper.SINGLE_STREAM)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table("I", "The attention maps of one model (Table I)", _DSNA),
+        Table(
+            "II",
+            "The merged map by dropout rate (Table II)",
+            tuple(Row(f"{rate:g}", Setting(dropout=rate), paper=scores) for rate, scores in paper.TABLE_II.items()),
+        ),
+        Table("single-stream", "With and without the expansive branch (Sec. IV-B)", (_SINGLE, *_DSNA)),
+        Table(
+            "methods",
+            "Region-mining methods under one protocol",
+            _METHODS,
+            ("precision", "recall", "iou", "oracle_iou"),
+        ),
+        Table("parts", "Shares of objects that maps cover", _METHODS, ("part", "rest", "whole", "precision")),
+        Table("sensitivity", "What the paper leaves open, one choice at a time", _SENSITIVITY),
+    )
+}
+
+
+def find(name: str) -> Table:
+    """A table by its name.
+
+    Raises:
+        TableError: there is none.
+    """
+    if name not in TABLES:
+        raise TableError(f"unknown table {name!r}; choose one of {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def readings(setting: Setting, *own: Table) -> list[Reading]:
+    """All readings that any table, `own` ones included, asks of a setting: measured together, in one pass."""
+    tables = (*TABLES.values(), *own)
+    return list(dict.fromkeys(r.reading for table in tables for r in table.rows if r.setting == setting))
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+# The book's quick recipe for the drawn pictures, the one of its chapters: fields of ModelConfig and TrainingConfig.
+DRAWN_MODEL = {"train_last": 2}
+DRAWN_TRAINING = {
+    "epochs": 6,
+    "drop_after": 4,
+    "backbone_rate": 0.02,
+    "head_rate": 0.2,
+    "scales": (1.0, 1.25),
+    "precision": "bf16",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How and on what every setting of a table is trained and measured.
+
+    Attributes:
+        train, val: pictures to learn from and to measure on.
+        model: its head and dropout are replaced by each setting's.
+        training: its seed is replaced.
+        size: side of the square that pictures are shown at when measured, in pixels.
+        precision: when measuring, ``"no"`` or ``"bf16"``.
+    """
+
+    train: Pictures
+    val: Pictures
+    model: ModelConfig
+    training: TrainingConfig
+    size: int = 224
+    precision: str = "no"
+
+
+def measured(setting: Setting, seed: int, recipe: Recipe, *own: Table) -> tuple[Measurement, dict[str, Any]]:
+    """Train a setting with a seed and measure it; whatever is finished already is read.
+
+    Args:
+        setting, seed: what to train.
+        recipe: how.
+        own: tables of your own, whose readings are measured beside those of :data:`TABLES`.
+
+    Returns:
+        The measurement, and the model's provenance.
+    """
+    config = replace(recipe.model, **asdict(setting))
+    model, trained = runs.train_once(config, without_masks(recipe.train), replace(recipe.training, seed=seed))
+    path, wanted = trained.folder / "model.pth", readings(setting, *own)
+    described = {
+        "model": runs.file_digest(path),
+        "data": runs.data_digest(recipe.val),
+        "readings": [asdict(reading) for reading in wanted],
+        "size": recipe.size,
+        "precision": recipe.precision,
+    }
+    run = runs.open_run("measure", described, MEASURING_CODE)
+    stored = run.folder / "measurement.npz"
+    found = _stored(stored) if run.finished else None
+    if found is None:
+        device = "cuda" if torch.cuda.is_available() and recipe.training.device != "cpu" else "cpu"
+        found = measure.measure(model.to(device), recipe.val, wanted, recipe.size, precision=recipe.precision)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        found.save(stored)
+        run.finish(mean_average_precision=found.mean_average_precision)
+    return found, runs.model_provenance(path)
+
+
+def _stored(path: Path) -> Measurement | None:
+    """A measurement that was finished before; None where its file is damaged."""
+    try:
+        return Measurement.load(path)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        warnings.warn(f"{path} is missing or damaged and is measured again", stacklevel=3)
+        return None
+
+
+Unit = tuple[Setting, int]
+
+
+def run(
+    table: Table, recipe: Recipe, seeds: int = 3, jobs: int = 1, say: Callable[[str], None] = print
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fill in a table.
+
+    Args:
+        table: of :data:`TABLES`, or one of your own.
+        recipe: how to train and measure.
+        seeds: each setting is trained with seeds 0 .. seeds - 1.
+        jobs: settings trained at a time, each in a process of its own with its share of the cores; with several
+            GPUs, each on the next one.
+        say: is told what finished.
+
+    Returns:
+        Values and provenance, as :func:`dsna_lib.runs.write_result` takes them.
+
+    Raises:
+        TableError: fewer than one seed or job.
+        RuntimeError: some settings failed; the message names each. The finished ones are kept.
+    """
+    if seeds < 1 or jobs < 1:
+        raise TableError(f"seeds={seeds}, jobs={jobs}: a table needs at least one of each")
+    units = list(dict.fromkeys((row.setting, seed) for seed in range(seeds) for row in table.rows))
+    found, failed = {}, {}
+    for number, (unit, result) in enumerate(_each(units, recipe, table, jobs), start=1):
+        (failed if isinstance(result, Exception) else found)[unit] = result
+        said = f"failed: {result}" if isinstance(result, Exception) else "done"
+        say(f"{number} of {len(units)}: {unit[0]}, seed {unit[1]}: {said}")
+    if failed:
+        named = "; ".join(f"{setting}, seed {seed}: {error}" for (setting, seed), error in failed.items())
+        kept = f"{len(found)} of {len(units)} are finished and kept, run the same command again for the others"
+        raise RuntimeError(f"{len(failed)} of {len(units)} trainings failed ({named}); {kept}")
+    measurements = {unit: one for unit, (one, _) in found.items()}
+    trained = {str(setting): {} for setting, _ in units}
+    for (setting, seed), (_, provenance) in found.items():
+        trained[str(setting)][str(seed)] = provenance
+    return values(table, measurements, seeds), _provenance(recipe, trained)
+
+
+def _each(units: Sequence[Unit], recipe: Recipe, table: Table, jobs: int) -> Iterator[tuple[Unit, Any]]:
+    """Each unit and its result, or the exception that it ended with, as they finish."""
+    if jobs == 1:
+        for unit in units:
+            yield unit, _tried(unit, recipe, table)
+        return
+    context = get_context("spawn")
+    counter = context.Value("i", 0)
+    with ProcessPoolExecutor(jobs, context, _start_worker, (jobs, counter)) as pool:
+        waiting: dict[Future, Unit] = {pool.submit(_tried, unit, recipe, table): unit for unit in units}
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.exception() or future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tried(unit: Unit, recipe: Recipe, table: Table) -> Any:
+    try:
+        return measured(*unit, recipe, table)
+    except Exception as error:  # one setting that fails must not take the others with it
+        return error
+
+
+def _start_worker(jobs: int, counter: Any) -> None:
+    """Give a process its share of the cores, and the next GPU where there are any."""
+    with counter.get_lock():
+        place, counter.value = counter.value, counter.value + 1
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(place % torch.cuda.device_count())
+
+
+def _provenance(recipe: Recipe, trained: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "pictures": {"train": len(recipe.train), "val": len(recipe.val)},
+        "data": {"train": runs.data_digest(recipe.train), "val": runs.data_digest(recipe.val)},
+        "labels": "the true image labels",
+        "protocol": f"{recipe.size} x {recipe.size} input, no CRF, {recipe.precision}, means over "
+        f"{recipe.val.num_classes + 1} classes with background",
+        "trained": trained,
+    }
+
+
+# --- values and verdicts ----------------------------------------------------------------------------------------------
+
+
+def values(table: Table, measurements: Mapping[Unit, Measurement], seeds: int) -> dict[str, Any]:
+    """What a table says, in plain numbers.
+
+    Args:
+        table: which.
+        measurements: of every (setting, seed) of its rows.
+        seeds: how many.
+
+    Returns:
+        ``rows`` (``title``, ``paper``, ``mean``, ``std`` over seeds, and ``seeds``), ``claims``, ``curves`` over the
+        foreground threshold, ``weight`` of Eq. 11 by size of object, ``mean_average_precision`` of the classifiers.
+    """
+    rows = []
+    for row in table.rows:
+        each = [measurements[row.setting, seed].scores(row.reading, row.void) for seed in range(seeds)]
+        each = [
+            {name: scores[name] for name in (*table.columns, "oracle_threshold") if name in scores} for scores in each
+        ]
+        mean, std = (_over_seeds(each, of) for of in (_mean, _std))
+        rows.append({"title": row.title, "paper": dict(row.paper), "mean": mean, "std": std, "seeds": each})
+    plain = [row for row in table.rows if row.reading in measurements[row.setting, 0].curves]
+    settings = dict.fromkeys(row.setting for row in table.rows)
+    return {
+        "table": table.name,
+        "title": table.title,
+        "columns": list(table.columns),
+        "rows": rows,
+        "claims": _claims(table, rows, measurements),
+        "curves": {
+            row.title: [measurements[row.setting, seed].curve(row.reading) for seed in range(seeds)] for row in plain
+        },
+        "weight": {
+            str(setting): _weight([measurements[setting, seed] for seed in range(seeds)])
+            for setting in settings
+            if setting.head == "decoupled"
+        },
+        "mean_average_precision": {
+            str(setting): [round(measurements[setting, seed].mean_average_precision, 4) for seed in range(seeds)]
+            for setting in settings
+        },
+    }
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return round(float(np.mean(numbers)), 2)
+
+
+def _std(numbers: Sequence[float]) -> float | None:
+    """The sample standard deviation; None of a single number."""
+    return round(float(np.std(numbers, ddof=1)), 2) if len(numbers) > 1 else None
+
+
+def _over_seeds(each: Sequence[Mapping[str, float]], of: Callable[[Sequence[float]], Any]) -> dict[str, Any]:
+    return {name: of([scores[name] for scores in each]) for name in each[0]}
+
+
+def _weight(found: Sequence[Measurement]) -> dict[str, Any]:
+    """The weight of the expansive map by size of object, all seeds together, and how the two go along."""
+    area, weight = np.concatenate([m.area for m in found]), np.concatenate([m.weight for m in found])
+    correlation = float(stats.spearmanr(area, weight).statistic)
+    return {"spearman": round(correlation, 3), "bins": measure.weight_by_size(area, weight, SIZES)}
+
+
+def verdict(differences: Sequence[float]) -> str:
+    """What several seeds say of a claim.
+
+    Args:
+        differences: for each seed, by how much the claim holds; negative where the opposite does.
+
+    Returns:
+        ``"holds"`` where all seeds agree and the mean exceeds the standard deviation, ``"does not hold"`` where the
+        same is true of the opposite, else ``"within the seeds' spread"``; for one seed ``"one seed: no verdict"``.
+
+    Example:
+        >>> verdict([1.0, 1.2, 0.9]), verdict([1.0, -0.2, 0.1])
+        ('holds', "within the seeds' spread")
+    """
+    if len(differences) < 2:
+        return "one seed: no verdict"
+    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if abs(mean) <= spread or min(differences) * max(differences) <= 0:
+        return "within the seeds' spread"
+    return "holds" if mean > 0 else "does not hold"
+
+
+def _claims(table: Table, rows: Sequence[Mapping], measurements: Mapping[Unit, Measurement]) -> list[dict[str, Any]]:
+    """Every claim that this table has the rows for: by how much it holds for each seed, and the verdict.
+
+    With one seed the verdict is that of :func:`bootstrap`, and says so.
+    """
+    scores = {row["title"]: row["seeds"] for row in rows}
+    found = []
+    for claim in paper.CLAIMS:
+        chain = [title for title in claim.rows if title in scores]
+        if claim.table != table.name or len(chain) < 2:
+            continue
+        differences = [
+            round(_smallest_step([scores[title][seed][claim.measure] for title in chain]), 2)
+            for seed in range(len(rows[0]["seeds"]))
+        ]
+        one = {"text": claim.text, "source": claim.source, "differences": differences, "verdict": verdict(differences)}
+        if len(differences) == 1 and claim.measure in ("precision", "recall", "iou"):
+            chosen = [next(row for row in table.rows if row.title == title) for title in chain]
+            counts = [measurements[row.setting, 0].counts[row.reading] for row in chosen]
+            low, high = bootstrap(counts, claim.measure)
+            said = "holds" if low > 0 else "does not hold" if high < 0 else "not separated"
+            one |= {"interval": [low, high], "verdict": f"{said} (one training)"}
+        found.append(one)
+    return found
+
+
+def _smallest_step(chain: Sequence[float]) -> float:
+    return min(later - earlier for earlier, later in pairwise(chain))
+
+
+def bootstrap(counts: Sequence[Counts], name: str, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """How far the choice of pictures moves a difference between rows that were trained once.
+
+    Pictures are drawn with replacement, the same ones for all rows; training is not repeated.
+
+    Args:
+        counts: of rows whose measure is claimed to grow, each ``(N, C + 1, C + 2)`` for the same N pictures.
+        name: of the measure: ``"precision"``, ``"recall"`` or ``"iou"``.
+        rounds: how often to draw.
+        seed: of the draws.
+
+    Returns:
+        The 2.5 and 97.5 percentiles of the smallest step from a row to the next, in percentage points.
+    """
+    random, number = np.random.default_rng(seed), len(counts[0])
+    steps = []
+    for _ in range(rounds):
+        drawn = np.bincount(random.integers(number, size=number), minlength=number)
+        matrices = [measure.matrix_of(np.tensordot(drawn, each, axes=1)) for each in counts]
+        steps.append(_smallest_step([100 * getattr(matrix, f"mean_{name}") for matrix in matrices]))
+    low, high = np.percentile(steps, [2.5, 97.5]).round(2).tolist()
+    return low, high
+
+
+# --- rendering --------------------------------------------------------------------------------------------------------
+
+HEADS = {
+    "precision": "precision",
+    "recall": "recall",
+    "iou": "IoU",
+    "part": "telling part",
+    "rest": "rest of the object",
+    "whole": "whole object",
+    "oracle_iou": "IoU at its best threshold (oracle)",
+}
+FORMATS = ("markdown", "latex", "csv")
+
+
+def frame(found: Mapping[str, Any]) -> pandas.DataFrame:
+    """A table's :func:`values` as a pandas frame: one line a row, mean and std over seeds, the paper's beside them."""
+    import pandas
+
+    lines = {}
+    for row in found["rows"]:
+        line = {}
+        for name in found["columns"]:
+            line[HEADS[name], "mean"], line[HEADS[name], "std"] = row["mean"][name], row["std"][name]
+            if any(other["paper"].get(name) is not None for other in found["rows"]):
+                line[HEADS[name], "paper"] = row["paper"].get(name)
+        lines[row["title"]] = line
+    table = pandas.DataFrame.from_dict(lines, orient="index")
+    table.columns = pandas.MultiIndex.from_tuples(table.columns)
+    return table.dropna(axis="columns", how="all").rename_axis("row")
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; numbers with one digit, None as a dash."""
+    lines = [list(head), ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def render(found: Mapping[str, Any], form: str = "markdown") -> str:
+    """A table's :func:`values` as text, in percent: mean and standard deviation over seeds, the paper's beside them.
+
+    Args:
+        found: the values.
+        form: ``"markdown"``, ``"latex"`` (with the booktabs package) or ``"csv"``.
+
+    Raises:
+        TableError: an unknown form.
+    """
+    if form == "latex":
+        return frame(found).style.format(precision=1, na_rep="-").to_latex(hrules=True, multicol_align="c")
+    if form == "csv":
+        return frame(found).to_csv()
+    if form != "markdown":
+        raise TableError(f"unknown form {form!r}; choose one of {', '.join(FORMATS)}")
+    columns = found["columns"]
+    printed = any(row["paper"] for row in found["rows"])
+    head = ["", *(HEADS[name] for name in columns), *(["paper: " + " / ".join(HEADS[n] for n in columns)] * printed)]
+    rows = []
+    for row in found["rows"]:
+        cells = [_spread(row["mean"][name], row["std"][name]) for name in columns]
+        theirs = " / ".join(_cell(row["paper"].get(name)) for name in columns) if row["paper"] else None
+        rows.append([row["title"], *cells, *([theirs] * printed)])
+    return markdown(head, rows)
+
+
+def _spread(mean: float, std: float | None) -> str:
+    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
+
+
+def render_claims(found: Mapping[str, Any]) -> str:
+    """A Markdown table of the claims that a table's :func:`values` answer; empty without any."""
+    rows = []
+    for claim in found["claims"]:
+        low, high = claim.get("interval") or (min(claim["differences"]), max(claim["differences"]))
+        by = f"{float(np.mean(claim['differences'])):+.1f} ({low:+.1f} to {high:+.1f})"
+        rows.append([claim["text"], claim["source"], by, claim["verdict"]])
+    return markdown(["claim", "whose", "by how many points", "here"], rows) if rows else ""
