@@ -507,12 +507,13 @@ def frame(found: Mapping[str, Any]) -> pandas.DataFrame:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; numbers with one digit, None as a dash."""
+    """A Markdown table; see :func:`cell`."""
     lines = [list(head), ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines) + "\n"
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A cell's text: numbers with one digit, None as a dash."""
     return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
@@ -538,7 +539,7 @@ def render(found: Mapping[str, Any], form: str = "markdown") -> str:
     rows = []
     for row in found["rows"]:
         cells = [_spread(row["mean"][name], row["std"][name]) for name in columns]
-        theirs = " / ".join(_cell(row["paper"].get(name)) for name in columns) if row["paper"] else None
+        theirs = " / ".join(cell(row["paper"].get(name)) for name in columns) if row["paper"] else None
         rows.append([row["title"], *cells, *([theirs] * printed)])
     return markdown(head, rows)
 

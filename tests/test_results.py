@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from dsna_lib import paper
-
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = runpy.run_path(str(ROOT / "tools" / "fill_results.py"))
 RESULTS = sorted((ROOT / "results").glob("*.json"))
@@ -33,17 +31,3 @@ def test_results_say_where_they_come_from(path):
     assert content["values"]
     assert content["provenance"]["environment"]["commit"]
     assert content["provenance"]["environment"]["packages"]["torch"]
-
-
-def test_the_papers_own_table_shows_its_relations():
-    assert all(paper.table_i_relations(paper.TABLE_I).values())
-
-
-def test_relations_are_asked_one_by_one():
-    rows = {k: dict(v) for k, v in paper.TABLE_I.items()}
-    rows["merged"]["iou"] = 42.0
-    assert [k for k, holds in paper.table_i_relations(rows).items() if not holds] == [
-        "the merged map has the highest IoU"
-    ]
-    rows["discriminative"]["precision"] = 52.0
-    assert sum(not holds for holds in paper.table_i_relations(rows).values()) == 2

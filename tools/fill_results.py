@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dsna_lib import paper
+from dsna_lib.tables import cell, markdown, render
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "book/results.md", "dsna_lib/checkpoints/MODEL_CARD.md")
 MODELS = {"vgg16": "VGG-16", "lite0": "EfficientNet-lite0"}
-BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def read(name: str) -> dict:
@@ -27,18 +28,8 @@ def read(name: str) -> dict:
     return json.loads((ROOT / "results" / f"{name}.json").read_text())
 
 
-def table(head: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table; numbers with one digit, None as a dash."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines) + "\n"
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
-
-
 def _scores(row: dict) -> str:
-    return " / ".join(_cell(row[name]) for name in ("precision", "recall", "iou"))
+    return " / ".join(cell(row[name]) for name in ("precision", "recall", "iou"))
 
 
 def table1() -> str:
@@ -56,19 +47,64 @@ def table1() -> str:
         rows.append(
             [title, _scores(printed) if printed else None, *(_scores(rows_of[kind]) for rows_of in found.values())]
         )
-    return table(["map", "paper, VGG-16, full VOC", *(f"here, {title}" for title in found)], rows)
+    return markdown(["map", "paper, VGG-16, full VOC", *(f"here, {title}" for title in found)], rows)
 
 
 def relations() -> str:
     """The relations that the paper reads off Table I, and whether they hold here."""
-    verdicts = {
-        title: paper.table_i_relations(read(f"table1_{key}")["values"]["rows"]) for key, title in MODELS.items()
-    }
+    found = {title: read(f"table1_{key}")["values"]["rows"] for key, title in MODELS.items()}
+    rows = []
+    for claim in (claim for claim in paper.CLAIMS if claim.table == "I"):
+        less, more = claim.rows
+        held = [scores[more][claim.measure] > scores[less][claim.measure] for scores in found.values()]
+        rows.append([claim.text, *("holds" if one else "does not hold" for one in held)])
+    return markdown(["the paper says", *found], rows)
+
+
+def claims() -> str:
+    """Every claim, the paper's and the book's own: by how much it holds, and the verdict, on each kind of pictures."""
+    kinds = {"drawn": "minivoc", "photographs": "voc_vgg16"}
+    found = {title: _claims(data) for title, data in kinds.items()}
     rows = [
-        [claim, *("holds" if verdict[claim] else "does not hold" for verdict in verdicts.values())]
-        for claim in next(iter(verdicts.values()))
+        [
+            claim.table,
+            claim.text,
+            claim.source,
+            *(answers.get((claim.table, claim.text), "-") for answers in found.values()),
+        ]
+        for claim in paper.CLAIMS
     ]
-    return table(["the paper says", *verdicts], rows)
+    return markdown(["table", "claim", "whose", *found], rows)
+
+
+def _claims(data: str) -> dict[tuple[str, str], str]:
+    """(table, text) to the answer of all tables measured on a kind of pictures."""
+    answers = {}
+    for path in sorted((ROOT / "results").glob(f"table_*_{data}.json")):
+        values = json.loads(path.read_text())["values"]
+        for claim in values["claims"]:
+            each = claim["differences"]
+            low, high = claim.get("interval") or (min(each), max(each))
+            by = f"{sum(each) / len(each):+.1f} ({low:+.1f} to {high:+.1f})"
+            answers[values["table"], claim["text"]] = f"{claim['verdict']}: {by}"
+    return answers
+
+
+def weight_by_size() -> str:
+    """The weight of the expansive map in Eq. 11 by the size of the object."""
+    found = {
+        title: read(f"table_I_{data}")["values"]["weight"]["decoupled, dropout 0.5"]
+        for title, data in {"drawn": "minivoc", "photographs, VGG-16": "voc_vgg16"}.items()
+    }
+    rows = []
+    for title, weight in found.items():
+        for line in weight["bins"]:
+            share = f"{100 * line['low']:.0f} to {100 * min(line['high'], 1):.0f} %"
+            spread = f"{line['median']:.2f} ({line['lower']:.2f} to {line['upper']:.2f})"
+            rows.append([title, share, line["objects"], f"{line['mean']:.2f}", spread])
+    head = ["pictures", "object's share of the picture", "objects", "mean weight", "median (quartiles)"]
+    correlation = "; ".join(f"{title}: {weight['spearman']:+.2f}" for title, weight in found.items())
+    return markdown(head, rows) + f"\nSpearman's correlation of size and weight: {correlation}.\n"
 
 
 def recipe() -> str:
@@ -96,7 +132,7 @@ def sensitivity() -> str:
     """One row a reading of the paper, one column a model."""
     found = {title: read(f"sensitivity_{key}")["values"]["rows"] for key, title in MODELS.items()}
     names = list(next(iter(found.values())))
-    return table(["reading", *found], [[name, *(_scores(rows[name]) for rows in found.values())] for name in names])
+    return markdown(["reading", *found], [[name, *(_scores(rows[name]) for rows in found.values())] for name in names])
 
 
 def bootstrap() -> str:
@@ -106,7 +142,7 @@ def bootstrap() -> str:
         [name, *("{1:+.1f} ({0:+.1f} to {2:+.1f})".format(*values[name]) for values in found.values())]
         for name in next(iter(found.values()))
     ]
-    return table(["difference in IoU, points", *found], rows)
+    return markdown(["difference in IoU, points", *found], rows)
 
 
 def by_labels() -> str:
@@ -115,7 +151,7 @@ def by_labels() -> str:
     for key, title in MODELS.items():
         for number, row in read(f"sensitivity_{key}")["values"]["by_number_of_labels"].items():
             rows.append([f"{title}, {number}", row["pictures"], row["expansive"], row["discriminative"], row["merged"]])
-    return table(["model, labels a picture", "pictures", "expansive", "discriminative", "merged"], rows)
+    return markdown(["model, labels a picture", "pictures", "expansive", "discriminative", "merged"], rows)
 
 
 def input_size() -> str:
@@ -125,7 +161,7 @@ def input_size() -> str:
         for size, name in ((224, f"sensitivity_{key}"), (320, f"sensitivity_{key}_320")):
             found = read(name)["values"]["rows"]
             rows.append([f"{title}, {size}", *(found[k]["iou"] for k in ("expansive", "discriminative", "merged"))])
-    return table(["model, input in pixels", "expansive", "discriminative", "merged"], rows)
+    return markdown(["model, input in pixels", "expansive", "discriminative", "merged"], rows)
 
 
 def weights() -> str:
@@ -133,7 +169,7 @@ def weights() -> str:
     found = {title: read(f"sensitivity_{key}")["values"]["p_hat_of_present_classes"] for key, title in MODELS.items()}
     quantiles = list(next(iter(found.values())))
     rows = [[title, *(f"{values[q]:.2f}" for q in quantiles)] for title, values in found.items()]
-    return table(["share of present classes below", *quantiles], rows)
+    return markdown(["share of present classes below", *quantiles], rows)
 
 
 def cost() -> str:
@@ -143,17 +179,52 @@ def cost() -> str:
         values = read(f"annotation_cost_{precision}")["values"]
         times = values["milliseconds_a_picture"]
         rows.append([precision, times["backbone"], times["annotated"], f"{values['ratio']:.3f}"])
-    return table(["precision", "backbone, ms a picture", "with maps and annotation, ms", "ratio"], rows)
+    return markdown(["precision", "backbone, ms a picture", "with maps and annotation, ms", "ratio"], rows)
+
+
+ONE_PASS = {
+    "backbone": "the bare forward pass, against itself",
+    "dsna": "both maps and their merger, of all classes",
+    "dsna_lib.cams": "Grad-CAM, this library",
+    "torch-cam": "Grad-CAM, torch-cam",
+    "grad-cam": "Grad-CAM, grad-cam",
+    "multi-scale cam": "CAM at four scales, mirrored",
+}
+
+
+def one_pass() -> str:
+    """One forward pass beside what a user would take instead."""
+    rows = []
+    for precision in ("fp32", "bf16"):
+        for batch, found in read(f"one_pass_{precision}")["values"].items():
+            rows += [[f"{precision}, {batch}: {ONE_PASS[name]}", *_times(row)] for name, row in found.items()]
+    return markdown(["precision, pictures: maps", "ms a picture", "times the bare pass (quartiles)"], rows)
+
+
+def _times(row: dict) -> list[object]:
+    if "skipped" in row:
+        return [None, row["skipped"]]
+    low, high = row["quartiles"]
+    return [row["milliseconds_a_picture"], f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"]
 
 
 RENDERERS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (table1, relations, bootstrap, by_labels, input_size, recipe, sensitivity, weights, cost)
+    f.__name__: f
+    for f in (
+        *(table1, relations, claims, bootstrap, by_labels, weight_by_size),
+        *(input_size, recipe, sensitivity, weights, cost, one_pass),
+    )
 }
+
+
+def block(name: str) -> str:
+    """What stands at a place: a renderer's text, or a table of ``dsna table`` by the name of its file."""
+    return render(read(name)["values"]) if name.startswith("table_") else RENDERERS[name]()
 
 
 def filled(text: str) -> str:
     """A page's text with every block made anew."""
-    return BLOCK.sub(lambda block: block[1] + "\n" + RENDERERS[block[2]]() + "\n" + block[3], text)
+    return BLOCK.sub(lambda found: found[1] + "\n" + block(found[2]) + "\n" + found[3], text)
 
 
 def main() -> int:
