@@ -42,7 +42,7 @@ def test_constraints_are_plain_pins_in_order() -> None:
     assert PROJECT["name"] not in PINS
 
 
-@pytest.mark.parametrize("name, requirement", requirements("book", "test", "dev").items())
+@pytest.mark.parametrize("name, requirement", requirements("book", "test", "bench", "dev").items())
 def test_every_requirement_is_pinned_within_its_range(name: str, requirement: Requirement) -> None:
     assert name in PINS, f"{name} is in pyproject.toml but not in constraints.txt"
     assert requirement.specifier.contains(PINS[name]), f"{name}=={PINS[name]} is outside {requirement.specifier}"
