@@ -278,14 +278,24 @@ def run(
         said = f"failed: {result}" if isinstance(result, Exception) else "done"
         say(f"{number} of {len(units)}: {unit[0]}, seed {unit[1]}: {said}")
     if failed:
-        named = "; ".join(f"{setting}, seed {seed}: {error}" for (setting, seed), error in failed.items())
-        kept = f"{len(found)} of {len(units)} are finished and kept, run the same command again for the others"
-        raise RuntimeError(f"{len(failed)} of {len(units)} trainings failed ({named}); {kept}")
+        raise RuntimeError(_failures(failed, len(units)))
     measurements = {unit: one for unit, (one, _) in found.items()}
     trained = {str(setting): {} for setting, _ in units}
     for (setting, seed), (_, provenance) in found.items():
         trained[str(setting)][str(seed)] = provenance
     return values(table, measurements, seeds), _provenance(recipe, trained)
+
+
+def _failures(failed: Mapping[Unit, Exception], total: int) -> str:
+    """One sentence; a reason that several settings share is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for (setting, seed), error in failed.items():
+        by_reason.setdefault(str(error), []).append(f"{setting}, seed {seed}")
+    said = [
+        f"{named[0]}{f' and {len(named) - 1} others' if named[1:] else ''}: {why}" for why, named in by_reason.items()
+    ]
+    kept = f", the other {total - len(failed)} are kept" if len(failed) < total else ""
+    return f"{len(failed)} of {total} settings failed ({'; '.join(said)}){kept}; run the same command again for these"
 
 
 def _each(units: Sequence[Unit], recipe: Recipe, table: Table, jobs: int) -> Iterator[tuple[Unit, Any]]:
@@ -395,8 +405,9 @@ def _over_seeds(each: Sequence[Mapping[str, float]], of: Callable[[Sequence[floa
 def _weight(found: Sequence[Measurement]) -> dict[str, Any]:
     """The weight of the expansive map by size of object, all seeds together, and how the two go along."""
     area, weight = np.concatenate([m.area for m in found]), np.concatenate([m.weight for m in found])
-    correlation = float(stats.spearmanr(area, weight).statistic)
-    return {"spearman": round(correlation, 3), "bins": measure.weight_by_size(area, weight, SIZES)}
+    varied = np.ptp(area) > 0 and np.ptp(weight) > 0
+    correlation = round(float(stats.spearmanr(area, weight).statistic), 3) if varied else None
+    return {"spearman": correlation, "bins": measure.weight_by_size(area, weight, SIZES)}
 
 
 def verdict(differences: Sequence[float]) -> str:

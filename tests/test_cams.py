@@ -320,10 +320,12 @@ def test_look_is_the_single_functions_from_one_forward_pass(around, half, networ
             "contrastive_excitation_backprop": cams.excitation_backprop(network, pictures(), WANTED, contrastive=True),
         }
     assert len(count) == 1
+    assert not output.scores.requires_grad
     assert list(found) == list(cams.METHODS) == list(one_by_one)
     for name, m in found.items():
         assert m.dtype == torch.float32
         assert not m.requires_grad
+        assert not one_by_one[name].requires_grad
         assert not m[~WANTED].any()
         torch.testing.assert_close(m, maps.positive_part(one_by_one[name] * WANTED[..., None, None]))
         assert m.amax(dim=(-2, -1))[WANTED].tolist() == pytest.approx([1] * 3)

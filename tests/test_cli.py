@@ -101,7 +101,7 @@ def test_help_needs_no_torch_and_documents_exit_codes():
     code = "import sys, dsna_lib.cli as c; r = c.main(['--help']); assert 'torch' not in sys.modules; sys.exit(r)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("train", "maps", "annotate", "evaluate", "data"))
+    assert all(name in done.stdout for name in ("train", "maps", "annotate", "evaluate", "table", "data"))
     assert all(number in done.stdout for number in ("  0  ", "  1  ", "  2  ", "  3  ", "  130  "))
 
 
@@ -194,6 +194,65 @@ def test_errors_of_worker_processes_lose_their_traceback():
     )
     error = ValueError(text + "dsna_lib.data.pictures.PictureError: a.jpg: no such picture\n")
     assert cli._sentence(error) == "a.jpg: no such picture"
+
+
+# --- table ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(run, original, monkeypatch):
+    """Table I of the small data set, by a backbone of random weights that a test has time for."""
+    schedule = ["--epochs", "1", "--batch-size", "2", "--crop", "32", "--workers", "0", "--device", "cpu"]
+    model = ["--weights", "none", "--train-last", "0", "--size", "32"]
+
+    def call(*words, root=original):
+        return run("table", *words, "--data", "voc", "--root", root, *schedule, *model)
+
+    return call
+
+
+def test_a_table_is_run_written_and_found_again(table, tmp_path):
+    code, out, _ = table("I", "--seeds", 2, "--note", "drawn noise")
+    assert code == 0
+    assert "2 of 2: decoupled, dropout 0.5, seed 1: done" in out
+    assert "| merged |" in out
+    assert "the merged map beats the expansive map in IoU" in out
+    content = json.loads(Path("results/table_I_voc_efficientnet_lite0.json").read_text())
+    assert [row["title"] for row in content["values"]["rows"]] == list(KINDS)
+    assert content["provenance"]["note"] == "drawn noise"
+    assert content["provenance"]["trained"]["decoupled, dropout 0.5"]["1"]["training"]["seed"] == 1
+
+    code, out, _ = table("I", "--seeds", 2, "--json", "--out", tmp_path / "again")
+    assert code == 0
+    assert json.loads(out)["rows"] == content["values"]["rows"]
+    for form, sign in (("latex", r"\toprule"), ("csv", "mean,std")):
+        assert sign in table("I", "--seeds", 2, "--format", form)[1]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["VIII"], "unknown table 'VIII'; choose one of I, II, single-stream"),
+        (["II", "--rows", "0;0.2"], "table II has no row '0.2'; its rows are 0; 0.3; 0.4"),
+        (["I", "--seeds", "0"], "argument --seeds: 0 must be at least 1"),
+        (["I", "--jobs", "0"], "argument --jobs: 0 must be at least 1"),
+        (["I", "--val", "tset"], "split 'tset'"),
+        (["I", "--backbone", "vgg61"], "unknown backbone 'vgg61'"),
+    ],
+)
+def test_a_table_that_cannot_be(table, words, said):
+    code, _, err = table(*words)
+    assert code == 2
+    assert said in err
+    assert not Path("results").exists()
+
+
+def test_a_table_of_pictures_without_masks_names_one(table, root):
+    (root / "SegmentationClass/two.png").unlink()
+    code, _, err = table("I", "--seeds", 1, root=root)
+    assert code == 3
+    assert "1 of 1 settings failed" in err
+    assert "two.jpg has no ground-truth mask" in err
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
