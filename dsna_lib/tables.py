@@ -181,6 +181,7 @@ DRAWN_TRAINING = {
     "head_rate": 0.2,
     "scales": (1.0, 1.25),
     "precision": "bf16",
+    "workers": 0,  # reading these small pictures is quicker than starting processes for it
 }
 
 
