@@ -573,8 +573,9 @@ def _tables_options(parser: argparse.ArgumentParser) -> None:
     from dsna_lib import tables
 
     names = "; ".join(f"{table.name}: {table.title}" for table in tables.TABLES.values())
-    parser.add_argument("name", metavar="TABLE", help=names)
-    text = "some of its rows only, titles separated by semicolons, such as '0;0.5' (default: all)"
+    text = f"one or several, which then train what they share once. {names}"
+    parser.add_argument("names", nargs="+", metavar="TABLE", help=text)
+    text = "some rows of one table only, titles separated by semicolons, such as '0;0.5' (default: all)"
     parser.add_argument("--rows", type=lambda rows: [row.strip() for row in rows.split(";")], metavar="ROWS", help=text)
     text = "train every setting with the seeds 0 .. N - 1"
     parser.add_argument("--seeds", type=options.number(int, 1), default=3, metavar="N", help=text)
@@ -596,17 +597,22 @@ def _tables(args: argparse.Namespace) -> dict[str, Any]:
     from dsna_lib import runs, tables
 
     try:
-        table = tables.find(args.name)
-        table = table.select(args.rows) if args.rows else table
+        chosen = [tables.find(name) for name in dict.fromkeys(args.names)]
+        if args.rows and len(chosen) > 1:
+            raise UsageError("--rows takes rows of one table: name one table")
+        chosen = [chosen[0].select(args.rows)] if args.rows else chosen
     except tables.TableError as error:
         raise UsageError(str(error)) from error
-    recipe = _recipe(args)
-    values, provenance = tables.run(table, recipe, args.seeds, args.jobs, lambda text: _say(args, text))
-    name = f"table_{table.name}_{args.data}" + (f"_{args.backbone}" if args.data != "minivoc" else "")
-    provenance = {"command": "dsna table", "split": args.split, "val": args.val, "note": args.note, **provenance}
-    path = runs.write_result(name, _plain(values), provenance, args.out)
-    _say(args, f"\n{tables.render(values, args.format)}\n{tables.render_claims(values)}\nwritten to {path}")
-    return {"done": len(table.rows), "file": path, **values}
+    results = tables.run_all(chosen, _recipe(args), args.seeds, args.jobs, lambda text: _say(args, text))
+    about = {"command": "dsna table", "split": args.split, "val": args.val, "note": args.note}
+    data, files = args.data + (f"_{args.backbone}" if args.data != "minivoc" else ""), {}
+    for table, (values, provenance) in zip(chosen, results, strict=True):
+        files[table.name] = runs.write_result(
+            f"table_{table.name}_{data}", _plain(values), about | provenance, args.out
+        )
+        said = f"{table.title}\n\n{tables.render(values, args.format)}\n{tables.render_claims(values)}"
+        _say(args, f"\n{said}\nwritten to {files[table.name]}")
+    return {"done": len(chosen), "files": files, "tables": {values["table"]: values for values, _ in results}}
 
 
 def _recipe(args: argparse.Namespace) -> tables.Recipe:

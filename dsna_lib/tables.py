@@ -250,13 +250,21 @@ def _stored(path: Path) -> Measurement | None:
 Unit = tuple[Setting, int]
 
 
-def run(
-    table: Table, recipe: Recipe, seeds: int = 3, jobs: int = 1, say: Callable[[str], None] = print
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fill in a table.
+Result = tuple[dict[str, Any], dict[str, Any]]  # values and provenance, as runs.write_result takes them
+
+
+def run(table: Table, recipe: Recipe, seeds: int = 3, jobs: int = 1, say: Callable[[str], None] = print) -> Result:
+    """Fill in one table, see :func:`run_all`."""
+    return run_all([table], recipe, seeds, jobs, say)[0]
+
+
+def run_all(
+    tables: Sequence[Table], recipe: Recipe, seeds: int = 3, jobs: int = 1, say: Callable[[str], None] = print
+) -> list[Result]:
+    """Fill in tables; a setting that several of them share is trained once.
 
     Args:
-        table: of :data:`TABLES`, or one of your own.
+        tables: of :data:`TABLES`, or of your own.
         recipe: how to train and measure.
         seeds: each setting is trained with seeds 0 .. seeds - 1.
         jobs: settings trained at a time, each in a process of its own with its share of the cores; with several
@@ -264,7 +272,7 @@ def run(
         say: is told what finished.
 
     Returns:
-        Values and provenance, as :func:`dsna_lib.runs.write_result` takes them.
+        Of each table, its values and their provenance.
 
     Raises:
         TableError: fewer than one seed or job.
@@ -272,19 +280,24 @@ def run(
     """
     if seeds < 1 or jobs < 1:
         raise TableError(f"seeds={seeds}, jobs={jobs}: a table needs at least one of each")
-    units = list(dict.fromkeys((row.setting, seed) for seed in range(seeds) for row in table.rows))
+    settings = dict.fromkeys(row.setting for table in tables for row in table.rows)
+    units = [(setting, seed) for seed in range(seeds) for setting in settings]
     found, failed = {}, {}
-    for number, (unit, result) in enumerate(_each(units, recipe, table, jobs), start=1):
+    for number, (unit, result) in enumerate(_each(units, recipe, tables, jobs), start=1):
         (failed if isinstance(result, Exception) else found)[unit] = result
         said = f"failed: {result}" if isinstance(result, Exception) else "done"
         say(f"{number} of {len(units)}: {unit[0]}, seed {unit[1]}: {said}")
     if failed:
         raise RuntimeError(_failures(failed, len(units)))
     measurements = {unit: one for unit, (one, _) in found.items()}
-    trained = {str(setting): {} for setting, _ in units}
-    for (setting, seed), (_, provenance) in found.items():
-        trained[str(setting)][str(seed)] = provenance
-    return values(table, measurements, seeds), _provenance(recipe, trained)
+    results = []
+    for table in tables:
+        trained = {
+            str(setting): {str(seed): found[setting, seed][1] for seed in range(seeds)}
+            for setting in dict.fromkeys(row.setting for row in table.rows)
+        }
+        results.append((values(table, measurements, seeds), _provenance(recipe, trained)))
+    return results
 
 
 def _failures(failed: Mapping[Unit, Exception], total: int) -> str:
@@ -299,16 +312,16 @@ def _failures(failed: Mapping[Unit, Exception], total: int) -> str:
     return f"{len(failed)} of {total} settings failed ({'; '.join(said)}){kept}; run the same command again for these"
 
 
-def _each(units: Sequence[Unit], recipe: Recipe, table: Table, jobs: int) -> Iterator[tuple[Unit, Any]]:
+def _each(units: Sequence[Unit], recipe: Recipe, own: Sequence[Table], jobs: int) -> Iterator[tuple[Unit, Any]]:
     """Each unit and its result, or the exception that it ended with, as they finish."""
     if jobs == 1:
         for unit in units:
-            yield unit, _tried(unit, recipe, table)
+            yield unit, _tried(unit, recipe, own)
         return
     context = get_context("spawn")
     counter = context.Value("i", 0)
     with ProcessPoolExecutor(jobs, context, _start_worker, (jobs, counter)) as pool:
-        waiting: dict[Future, Unit] = {pool.submit(_tried, unit, recipe, table): unit for unit in units}
+        waiting: dict[Future, Unit] = {pool.submit(_tried, unit, recipe, own): unit for unit in units}
         try:
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -317,9 +330,9 @@ def _each(units: Sequence[Unit], recipe: Recipe, table: Table, jobs: int) -> Ite
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _tried(unit: Unit, recipe: Recipe, table: Table) -> Any:
+def _tried(unit: Unit, recipe: Recipe, own: Sequence[Table]) -> Any:
     try:
-        return measured(*unit, recipe, table)
+        return measured(*unit, recipe, *own)
     except Exception as error:  # one setting that fails must not take the others with it
         return error
 

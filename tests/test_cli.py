@@ -224,7 +224,7 @@ def test_a_table_is_run_written_and_found_again(table, tmp_path):
 
     code, out, _ = table("I", "--seeds", 2, "--json", "--out", tmp_path / "again")
     assert code == 0
-    assert json.loads(out)["rows"] == content["values"]["rows"]
+    assert json.loads(out)["tables"]["I"]["rows"] == content["values"]["rows"]
     for form, sign in (("latex", r"\toprule"), ("csv", "mean,std")):
         assert sign in table("I", "--seeds", 2, "--format", form)[1]
 
@@ -234,6 +234,7 @@ def test_a_table_is_run_written_and_found_again(table, tmp_path):
     [
         (["VIII"], "unknown table 'VIII'; choose one of I, II, single-stream"),
         (["II", "--rows", "0;0.2"], "table II has no row '0.2'; its rows are 0; 0.3; 0.4"),
+        (["I", "II", "--rows", "0"], "--rows takes rows of one table"),
         (["I", "--seeds", "0"], "argument --seeds: 0 must be at least 1"),
         (["I", "--jobs", "0"], "argument --jobs: 0 must be at least 1"),
         (["I", "--val", "tset"], "split 'tset'"),

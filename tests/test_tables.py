@@ -119,6 +119,17 @@ def test_tables_share_what_they_have_in_common(recipe, work):
     assert work == ["train", "measure"]  # the single stream only
 
 
+def test_several_tables_at_once_train_what_they_share_once(recipe, work):
+    chosen = [tables.TABLES["I"], tables.TABLES["single-stream"]]
+    both = tables.run_all(chosen, recipe, seeds=1, say=quiet)
+    assert sorted(work) == ["measure"] * 2 + ["train"] * 2
+    for table, (values, provenance) in zip(chosen, both, strict=True):
+        alone, how = tables.run(table, recipe, seeds=1, say=quiet)
+        assert values == alone
+        assert list(provenance["trained"]) == list(how["trained"])
+    assert list(both[0][1]["trained"]) == ["decoupled, dropout 0.5"]
+
+
 def test_a_run_killed_while_measuring_keeps_its_training(recipe, work, monkeypatch):
     def killed(*arguments, **options):
         raise KeyboardInterrupt
