@@ -169,3 +169,32 @@ def test_out_of_memory_says_what_to_lower(pictures):
     model = tiny.model()
     with pytest.raises(RuntimeError, match="out of memory with 4 pictures of 32 pixels: lower --batch-size"):
         next(maps.compute(Hungry(model.backbone, model.head), pictures, size=32, batch_size=4))
+
+
+def test_compute_looks_as_it_is_told(pictures):
+    model, seen = tiny.model(), []
+
+    def look(network, batch, present):
+        seen.append(present)
+        output = network(batch)
+        return output, {"own": output.discriminative * present[..., None, None]}
+
+    found = list(maps.compute(model, pictures, size=24, batch_size=3, look=look))
+    torch.testing.assert_close(torch.cat(seen).float(), pictures.targets())
+    for one in found:
+        assert list(one.maps) == ["own"]
+        absent = [c for c in range(len(tiny.NAMES)) if c not in pictures.records[one.index].labels]
+        assert one.maps["own"][absent].abs().sum() == 0
+        assert one.maps["own"].abs().sum() > 0
+
+
+def test_compute_lets_a_look_take_gradients(pictures):
+    def look(network, batch, present):
+        output = network(batch)
+        with torch.enable_grad():
+            x = output.features.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(network.head(x).scores.sum(), x)
+        return output, {"slope": slope}
+
+    one = next(maps.compute(tiny.model(), pictures, size=24, look=look))
+    assert one.maps["slope"].abs().sum() > 0
