@@ -523,7 +523,7 @@ def frame(found: Mapping[str, Any]) -> pandas.DataFrame:
         line = {}
         for name in found["columns"]:
             line[HEADS[name], "mean"], line[HEADS[name], "std"] = row["mean"][name], row["std"][name]
-            if any(other["paper"].get(name) is not None for other in found["rows"]):
+            if name in _printed(found):
                 line[HEADS[name], "paper"] = row["paper"].get(name)
         lines[row["title"]] = line
     table = pandas.DataFrame.from_dict(lines, orient="index")
@@ -558,15 +558,20 @@ def render(found: Mapping[str, Any], form: str = "markdown") -> str:
         return frame(found).to_csv()
     if form != "markdown":
         raise TableError(f"unknown form {form!r}; choose one of {', '.join(FORMATS)}")
-    columns = found["columns"]
-    printed = any(row["paper"] for row in found["rows"])
-    head = ["", *(HEADS[name] for name in columns), *(["paper: " + " / ".join(HEADS[n] for n in columns)] * printed)]
+    columns, printed = found["columns"], _printed(found)
+    head = ["", *(HEADS[name] for name in columns)]
+    head += ["paper: " + " / ".join(HEADS[name] for name in printed)] if printed else []
     rows = []
     for row in found["rows"]:
         cells = [_spread(row["mean"][name], row["std"][name]) for name in columns]
-        theirs = " / ".join(cell(row["paper"].get(name)) for name in columns) if row["paper"] else None
-        rows.append([row["title"], *cells, *([theirs] * printed)])
+        theirs = " / ".join(cell(row["paper"].get(name)) for name in printed) if row["paper"] else None
+        rows.append([row["title"], *cells, *([theirs] if printed else [])])
     return markdown(head, rows)
+
+
+def _printed(found: Mapping[str, Any]) -> list[str]:
+    """The columns that the paper prints a number for, in any row."""
+    return [n for n in found["columns"] if any(row["paper"].get(n) is not None for row in found["rows"])]
 
 
 def _spread(mean: float, std: float | None) -> str:
