@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -338,7 +339,9 @@ def _tried(unit: Unit, recipe: Recipe, own: Sequence[Table]) -> Any:
 
 
 def _start_worker(jobs: int, counter: Any) -> None:
-    """Give a process its share of the cores, and the next GPU where there are any."""
+    """Give a process its share of the cores, and the next GPU where there are any; it ends when its parent does."""
+    # A worker that outlives a killed command would go on writing into the folder that the next command resumes.
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
     with counter.get_lock():
         place, counter.value = counter.value, counter.value + 1
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))

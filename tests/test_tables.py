@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +199,42 @@ def test_several_jobs_give_the_numbers_of_one(recipe, tmp_path, monkeypatch):
             "decoupled, dropout 0.5, seed 0: done",
         ]
     assert found[0] == found[1]
+
+
+POOL = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from dsna_lib import tables
+
+context = get_context("spawn")
+pool = ProcessPoolExecutor(1, context, tables._start_worker, (1, context.Value("i", 0)))
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(time.sleep, 100).result()
+"""
+
+
+def runs_still(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")  # one that has ended may wait there for somebody to ask how
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_workers_end_with_a_killed_command():
+    with subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE, text=True) as command:
+        worker = int(command.stdout.readline())
+        assert runs_still(worker)
+        command.kill()
+    deadline = time.monotonic() + 20
+    while runs_still(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ended = not runs_still(worker)
+    if not ended:
+        os.kill(worker, signal.SIGKILL)
+    assert ended, "the worker outlived its command"
 
 
 # --- verdicts
