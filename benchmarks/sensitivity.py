@@ -65,7 +65,7 @@ def iou(found: Measurement, kind: str, chosen: np.ndarray) -> float:
 def difference(found: Measurement, one: str, other: str) -> list[float]:
     """By how much one kind's IoU exceeds another's, between the ends of the bootstrap's interval, in points."""
     everything = np.ones(len(found.counts[Reading(one)]), bool)
-    low, high = tables.bootstrap([found.counts[Reading(kind)] for kind in (other, one)], "iou")
+    low, high = tables.bootstrap(*(found.counts[Reading(kind)] for kind in (other, one)), "iou")
     return [low, round(iou(found, one, everything) - iou(found, other, everything), 2), high]
 
 

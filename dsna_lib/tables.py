@@ -452,54 +452,62 @@ def verdict(differences: Sequence[float]) -> str:
 def _claims(table: Table, rows: Sequence[Mapping], measurements: Mapping[Unit, Measurement]) -> list[dict[str, Any]]:
     """Every claim that this table has the rows for: by how much it holds for each seed, and the verdict.
 
-    With one seed the verdict is that of :func:`bootstrap`, and says so.
+    A claim about several steps holds if each does, and does not if one of them does not; the differences are those
+    of its weakest step. With one seed the verdict is that of :func:`bootstrap`, and says so.
     """
-    scores = {row["title"]: row["seeds"] for row in rows}
+    scores, lines = {row["title"]: row["seeds"] for row in rows}, {row.title: row for row in table.rows}
     found = []
     for claim in paper.CLAIMS:
         chain = [title for title in claim.rows if title in scores]
         if claim.table != table.name or len(chain) < 2:
             continue
-        differences = [
-            round(_smallest_step([scores[title][seed][claim.measure] for title in chain]), 2)
-            for seed in range(len(rows[0]["seeds"]))
-        ]
-        one = {"text": claim.text, "source": claim.source, "differences": differences, "verdict": verdict(differences)}
-        if len(differences) == 1 and claim.measure in ("precision", "recall", "iou"):
-            chosen = [next(row for row in table.rows if row.title == title) for title in chain]
-            counts = [measurements[row.setting, 0].counts[row.reading] for row in chosen]
-            low, high = bootstrap(counts, claim.measure)
-            said = "holds" if low > 0 else "does not hold" if high < 0 else "not separated"
-            one |= {"interval": [low, high], "verdict": f"{said} (one training)"}
-        found.append(one)
+        steps = []
+        for less, more in pairwise(chain):
+            pairs = zip(scores[less], scores[more], strict=True)
+            differences = [round(high[claim.measure] - low[claim.measure], 2) for low, high in pairs]
+            step = {"differences": differences, "verdict": verdict(differences)}
+            if len(differences) == 1 and claim.measure in ("precision", "recall", "iou"):
+                step |= _one_training(lines[less], lines[more], claim.measure, measurements)
+            steps.append(step)
+        weakest = min(steps, key=lambda step: np.mean(step["differences"]))
+        found.append({"text": claim.text, "source": claim.source} | weakest | {"verdict": _together(steps)})
     return found
 
 
-def _smallest_step(chain: Sequence[float]) -> float:
-    return min(later - earlier for earlier, later in pairwise(chain))
+def _one_training(less: Row, more: Row, name: str, measurements: Mapping[Unit, Measurement]) -> dict[str, Any]:
+    low, high = bootstrap(*(measurements[row.setting, 0].counts[row.reading] for row in (less, more)), name)
+    said = "holds" if low > 0 else "does not hold" if high < 0 else "not separated"
+    return {"interval": [low, high], "verdict": f"{said} (one training)"}
 
 
-def bootstrap(counts: Sequence[Counts], name: str, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """How far the choice of pictures moves a difference between rows that were trained once.
+def _together(steps: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict on all steps: one that does not hold settles it, else one that is open leaves all open."""
+    verdicts = [step["verdict"] for step in steps]
+    failed = [said for said in verdicts if said.startswith("does not hold")]
+    unsettled = [said for said in verdicts if not said.startswith("holds")]
+    return (failed or unsettled or verdicts)[0]
 
-    Pictures are drawn with replacement, the same ones for all rows; training is not repeated.
+
+def bootstrap(less: Counts, more: Counts, name: str, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """How far the choice of pictures moves the difference between two rows that were trained once.
+
+    Pictures are drawn with replacement, the same ones for both rows; training is not repeated.
 
     Args:
-        counts: of rows whose measure is claimed to grow, each ``(N, C + 1, C + 2)`` for the same N pictures.
+        less, more: counts ``(N, C + 1, C + 2)`` of the same N pictures, see :class:`~dsna_lib.measure.Measurement`.
         name: of the measure: ``"precision"``, ``"recall"`` or ``"iou"``.
         rounds: how often to draw.
         seed: of the draws.
 
     Returns:
-        The 2.5 and 97.5 percentiles of the smallest step from a row to the next, in percentage points.
+        The 2.5 and 97.5 percentiles of `more` minus `less`, in percentage points.
     """
-    random, number = np.random.default_rng(seed), len(counts[0])
-    steps = []
+    random, number, found = np.random.default_rng(seed), len(less), []
     for _ in range(rounds):
         drawn = np.bincount(random.integers(number, size=number), minlength=number)
-        matrices = [measure.matrix_of(np.tensordot(drawn, each, axes=1)) for each in counts]
-        steps.append(_smallest_step([100 * getattr(matrix, f"mean_{name}") for matrix in matrices]))
-    low, high = np.percentile(steps, [2.5, 97.5]).round(2).tolist()
+        low, high = (measure.matrix_of(np.tensordot(drawn, each, axes=1)) for each in (less, more))
+        found.append(100 * (getattr(high, f"mean_{name}") - getattr(low, f"mean_{name}")))
+    low, high = np.percentile(found, [2.5, 97.5]).round(2).tolist()
     return low, high
 
 

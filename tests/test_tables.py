@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_claims_are_about_rows_that_exist_and_hold_in_the_papers_own_numbers(cla
     assert claim.measure in table.columns
     if claim.source == "paper":
         printed = [rows[title].paper[claim.measure] for title in claim.rows]
-        assert tables._smallest_step(printed) > 0
+        assert all(low < high for low, high in pairwise(printed))
 
 
 def test_the_papers_rows_are_the_papers():
@@ -248,9 +249,25 @@ def test_verdicts():
     assert tables.verdict([9.0]) == "one seed: no verdict"
 
 
-def test_a_chain_holds_by_its_smallest_step():
-    assert tables._smallest_step([1, 3, 4]) == 1
-    assert tables._smallest_step([1, 3, 2]) == -1
+@pytest.mark.parametrize(
+    "steps, verdict",
+    [
+        (["holds", "holds"], "holds"),
+        (["holds", "within the seeds' spread"], "within the seeds' spread"),
+        (["within the seeds' spread", "does not hold", "holds"], "does not hold"),
+        (["holds (one training)", "not separated (one training)"], "not separated (one training)"),
+    ],
+)
+def test_a_claim_of_several_steps_is_judged_step_by_step(steps, verdict):
+    assert tables._together([{"verdict": step} for step in steps]) == verdict
+
+
+def test_the_weakest_step_stands_for_a_claim_of_several(recipe):
+    values, _ = tables.run(tables.TABLES["II"].select(["0", "0.5", "0.7"]), recipe, seeds=2, say=quiet)
+    claim = next(c for c in values["claims"] if c["text"].startswith("recall grows"))
+    recalls = np.array([[each["recall"] for each in row["seeds"]] for row in values["rows"]])  # (rates, seeds)
+    steps = np.diff(recalls, axis=0)
+    np.testing.assert_allclose(claim["differences"], steps[steps.mean(axis=1).argmin()], atol=0.006)
 
 
 def counts_of(correct: list[int]) -> np.ndarray:
@@ -261,11 +278,11 @@ def counts_of(correct: list[int]) -> np.ndarray:
 
 
 def test_the_bootstrap_separates_what_the_pictures_separate():
-    low, high = tables.bootstrap([counts_of([3, 4, 3, 4] * 5), counts_of([6, 7, 6, 7] * 5)], "recall", rounds=200)
+    low, high = tables.bootstrap(counts_of([3, 4, 3, 4] * 5), counts_of([6, 7, 6, 7] * 5), "recall", rounds=200)
     assert low == high == 30.0  # 3 of 10 pixels more in every picture, whichever are drawn
-    low, high = tables.bootstrap([counts_of([5, 1] * 9), counts_of([1, 5] * 9)], "recall", rounds=200)
+    low, high = tables.bootstrap(counts_of([5, 1] * 9), counts_of([1, 5] * 9), "recall", rounds=200)
     assert low < 0 < high
-    assert (low, high) == tables.bootstrap([counts_of([5, 1] * 9), counts_of([1, 5] * 9)], "recall", rounds=200)
+    assert (low, high) == tables.bootstrap(counts_of([5, 1] * 9), counts_of([1, 5] * 9), "recall", rounds=200)
 
 
 def test_one_seed_is_judged_by_the_bootstrap_and_says_so(recipe):
