@@ -589,11 +589,14 @@ def _spread(mean: float, std: float | None) -> str:
     return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
 
 
+def render_difference(claim: Mapping[str, Any]) -> str:
+    """By how many points a claim holds: the mean, and the interval or else the least and the largest of the seeds."""
+    each = claim["differences"]
+    low, high = claim.get("interval") or (min(each), max(each))
+    return f"{float(np.mean(each)):+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def render_claims(found: Mapping[str, Any]) -> str:
     """A Markdown table of the claims that a table's :func:`values` answer; empty without any."""
-    rows = []
-    for claim in found["claims"]:
-        low, high = claim.get("interval") or (min(claim["differences"]), max(claim["differences"]))
-        by = f"{float(np.mean(claim['differences'])):+.1f} ({low:+.1f} to {high:+.1f})"
-        rows.append([claim["text"], claim["source"], by, claim["verdict"]])
+    rows = [[claim["text"], claim["source"], render_difference(claim), claim["verdict"]] for claim in found["claims"]]
     return markdown(["claim", "whose", "by how many points", "here"], rows) if rows else ""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dsna_lib import paper
-from dsna_lib.tables import cell, markdown, render
+from dsna_lib.tables import cell, markdown, render, render_difference
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "book/results.md", "dsna_lib/checkpoints/MODEL_CARD.md")
@@ -83,10 +83,7 @@ def _claims(data: str) -> dict[tuple[str, str], str]:
     for path in sorted((ROOT / "results").glob(f"table_*_{data}.json")):
         values = json.loads(path.read_text())["values"]
         for claim in values["claims"]:
-            each = claim["differences"]
-            low, high = claim.get("interval") or (min(each), max(each))
-            by = f"{sum(each) / len(each):+.1f} ({low:+.1f} to {high:+.1f})"
-            answers[values["table"], claim["text"]] = f"{claim['verdict']}: {by}"
+            answers[values["table"], claim["text"]] = f"{claim['verdict']}: {render_difference(claim)}"
     return answers
 
 
