@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,23 +58,64 @@ def pseudo_annotation(
         torch.Size([300, 451])
     """
     labels = sorted(set(labels))
-    _check(maps, features, labels)
-    cues = torch.cat([maps[labels], features.sum(dim=0, keepdim=True)])
-    varied = _varies(cues)
-    if upsample_first:
-        cues = resize(cues, size)
-    # min_max(cues) > t, without writing the scaled planes: low + t (high - low) is where t lies in a plane's range.
-    low, high = cues.amin(dim=(-2, -1), keepdim=True), cues.amax(dim=(-2, -1), keepdim=True)
-    foreground = (cues[:-1] > (low + foreground_threshold * (high - low))[:-1]) & varied[:-1]
-    background = (cues[-1] < (low + background_threshold * (high - low))[-1]) & varied[-1]
+    found = cues(maps, features, labels, size if upsample_first else maps.shape[-2:])
+    annotation = combine(*regions(found, foreground_threshold, background_threshold), labels)
+    return annotation if upsample_first else resize(annotation[None], size, "nearest")[0]
 
-    annotation = torch.full_like(cues[-1], VOID, dtype=torch.uint8)
+
+class Cues(NamedTuple):
+    """What thresholds are applied to.
+
+    Attributes:
+        planes: ``(K + 1, H, W)`` the maps of the K classes present, and the channel sum of the features.
+        low, high: ``(K + 1, 1, 1)`` their ranges.
+        varied: ``(K + 1, 1, 1)`` bool: a constant plane says nothing; min-max would only blow up the rounding errors
+            that summing and resizing left in it.
+    """
+
+    planes: Tensor
+    low: Tensor
+    high: Tensor
+    varied: Tensor
+
+
+def cues(maps: Tensor, features: Tensor, labels: Sequence[int], size: tuple[int, int]) -> Cues:
+    """The maps of the classes present and the background cue, at a size; arguments as in :func:`pseudo_annotation`."""
+    labels = list(labels)
+    _check(maps, features, labels)
+    planes = torch.cat([maps[labels], features.sum(dim=0, keepdim=True)])
+    varied = _varies(planes)
+    planes = resize(planes, size)
+    return Cues(planes, planes.amin(dim=(-2, -1), keepdim=True), planes.amax(dim=(-2, -1), keepdim=True), varied)
+
+
+def regions(found: Cues, foreground_threshold: float, background_threshold: float) -> tuple[Tensor, Tensor]:
+    """What each class claims ``(K, H, W)`` and where the background is ``(H, W)``, both bool."""
+    # min_max(planes) > t, without writing the scaled planes: low + t (high - low) is where t lies in a plane's range.
+    planes, low, high, varied = found
+    foreground = (planes[:-1] > (low + foreground_threshold * (high - low))[:-1]) & varied[:-1]
+    background = (planes[-1] < (low + background_threshold * (high - low))[-1]) & varied[-1]
+    return foreground, background
+
+
+def combine(foreground: Tensor, background: Tensor, labels: Sequence[int]) -> Tensor:
+    """Hard labels from regions: foreground beats background, the smallest region beats larger ones.
+
+    Args:
+        foreground: ``(K, H, W)`` bool, what each class claims.
+        background: ``(H, W)`` bool.
+        labels: the K classes, 0-based.
+
+    Returns:
+        ``(H, W)`` uint8: 0 background, label + 1, 255 where nobody claims.
+    """
+    annotation = torch.full_like(background, VOID, dtype=torch.uint8)
     annotation[background] = 0
     # Painted from the largest region to the smallest, the smallest stays on top.
     areas = foreground.sum(dim=(-2, -1)).tolist()
     for place in sorted(range(len(labels)), key=lambda k: -areas[k]):
         annotation[foreground[place]] = labels[place] + 1
-    return annotation if upsample_first else resize(annotation[None], size, "nearest")[0]
+    return annotation
 
 
 def _check(maps: Tensor, features: Tensor, labels: Sequence[int]) -> None:
@@ -89,10 +131,7 @@ def _check(maps: Tensor, features: Tensor, labels: Sequence[int]) -> None:
 
 
 def _varies(planes: Tensor) -> Tensor:
-    """Which planes are not constant, ``(K, 1, 1)``.
-
-    A constant one says nothing; min-max would only blow up the rounding errors that summing and resizing left in it.
-    """
+    """Which planes are not constant, ``(K, 1, 1)``."""
     low, high = planes.amin(dim=(-2, -1), keepdim=True), planes.amax(dim=(-2, -1), keepdim=True)
     return high - low > 100 * torch.finfo(planes.dtype).eps * torch.maximum(high.abs(), low.abs())
 
@@ -129,6 +168,7 @@ def annotate_split(
     workers: int = 0,
     process: int = 0,
     processes: int = 1,
+    look: attention_maps.Look = attention_maps.attend,
 ) -> Report:
     """Annotate a split from its image labels, one palette PNG a picture and kind: ``folder/KIND/ID.png``.
 
@@ -139,16 +179,17 @@ def annotate_split(
         model: an attention model; it runs on the device where it is.
         pictures: with image labels; masks are not read.
         folder: where to.
-        kinds: of ``expansive``, ``discriminative``, ``merged``.
+        kinds: of ``expansive``, ``discriminative``, ``merged``; with another `look`, of the kinds that it makes.
         size, batch_size, precision, workers: see :func:`dsna_lib.maps.compute`.
         process, processes: this process's rank, and how many there are.
+        look: see :func:`dsna_lib.maps.compute`; such as :func:`dsna_lib.cams.look` for other methods' maps.
 
     Returns:
         This process's share of the report.
     """
     kinds, report = tuple(kinds), Report()
     unknown = [kind for kind in kinds if kind not in attention_maps.KINDS]
-    if unknown:
+    if unknown and look is attention_maps.attend:
         raise ValueError(f"unknown kind of map {unknown[0]!r}; choose from {', '.join(attention_maps.KINDS)}")
     path = {(i, k): Path(folder) / k / f"{r.id}.png" for i, r in enumerate(pictures.records) for k in kinds}
     todo = []
@@ -158,7 +199,7 @@ def annotate_split(
             report.skipped += [pictures.records[i].id for i in batch]
         else:
             todo += batch
-    found = attention_maps.compute(model, pictures, todo, size, batch_size, precision, workers, report.failed)
+    found = attention_maps.compute(model, pictures, todo, size, batch_size, precision, workers, report.failed, look)
     for picture in tqdm(found, total=len(todo), leave=False, disable=None, unit="picture"):
         record = pictures.records[picture.index]
         absent = [kind for kind in kinds if not path[picture.index, kind].is_file()]

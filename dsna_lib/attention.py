@@ -18,7 +18,7 @@ Source: Zhang et al., "Decoupled Spatial Neural Attention for Weakly Supervised 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsna_lib import backbones
-from dsna_lib.backbones import CheckpointError
-from dsna_lib.data.pictures import write_atomically
+from dsna_lib import backbones, model_files
 
 
 class AttentionOutput(NamedTuple):
@@ -98,6 +96,21 @@ class ConventionalAttention(nn.Module):
         return AttentionOutput(scores, a, self.classifier(features))
 
 
+class Dropout(nn.Dropout):
+    """``nn.Dropout``, drawn from uniform numbers: a CPU needs a third of the time for them.
+
+    Args:
+        p: rate: each value becomes 0 with this probability, and the others are divided by 1 - p; none in evaluation.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        if not self.training or self.p == 0:
+            return values
+        kept = torch.rand_like(values, dtype=torch.float32) >= self.p
+        return values * (kept.to(values.dtype) / (1 - self.p or 1))
+
+
 class DecoupledAttention(nn.Module):
     """Two class-specific maps from one forward pass: expansive a and discriminative s (Eq. 5-9).
 
@@ -133,8 +146,8 @@ class DecoupledAttention(nn.Module):
             raise ValueError(f"dropout_after={dropout_after!r}: choose 'convolution' or 'activation'")
         self.expansive = nn.Conv2d(in_channels, num_classes, kernel_size=1)  # w_c, b^c
         self.discriminative = nn.Conv2d(in_channels, num_classes, kernel_size=1)  # v_c, h_c
-        self.dropout_before = nn.Dropout(dropout)
-        self.dropout_after = nn.Dropout(dropout)
+        self.dropout_before = Dropout(dropout)
+        self.dropout_after = Dropout(dropout)
         self.drop_activation = dropout_after == "activation"
         self.epsilon = epsilon
 
@@ -164,8 +177,8 @@ class SingleStreamAttention(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.discriminative = nn.Conv2d(in_channels, num_classes, kernel_size=1)
-        self.dropout_before = nn.Dropout(dropout)
-        self.dropout_after = nn.Dropout(dropout)
+        self.dropout_before = Dropout(dropout)
+        self.dropout_after = Dropout(dropout)
 
     def forward(self, features: Tensor) -> AttentionOutput:
         """Features ``(N, D, h, w)`` to an :class:`AttentionOutput` whose `expansive` is None."""
@@ -280,27 +293,18 @@ FORMAT = "dsna-attention-1"
 
 
 def save(model: AttentionModel, path: str | Path, half: bool = False) -> None:
-    """Write a model file: its configuration, and what training changed.
-
-    Backbone stages that stayed as ImageNet left them are not written; :func:`load` fetches them again.
+    """Write a model file; see :func:`dsna_lib.model_files.save`.
 
     Args:
         model: made by :func:`create`.
         path: where to.
-        half: store half-precision numbers (half the size, and 3 digits are enough to run it).
+        half: store half-precision numbers.
     """
-    config, backbone = model.config, model.backbone
-    frozen = len(backbone.stages) - backbone.trained_stages if config.weights == "imagenet" else 0
-    skip = tuple(f"backbone.stages.{i}." for i in range(frozen))
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if not k.startswith(skip)}
-    if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    content = {"format": FORMAT, "config": asdict(config) | {"class_names": list(config.class_names)}, "state": state}
-    write_atomically(path, lambda file: torch.save(content, file))
+    model_files.save(model, path, FORMAT, half)
 
 
 def load(path: str | Path, class_names: Sequence[str] | None = None) -> AttentionModel:
-    """Read a model file that :func:`save` wrote.
+    """Read a model file that :func:`save` wrote; see :func:`dsna_lib.model_files.load`.
 
     Args:
         path: the file.
@@ -310,23 +314,6 @@ def load(path: str | Path, class_names: Sequence[str] | None = None) -> Attentio
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: no model file, a damaged one, or one for other classes; both sides are named.
+        CheckpointError: no model file, a damaged one, one of another kind, or one for other classes; both are named.
     """
-    content = backbones.load_weights(path)
-    if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is a checkpoint, but not a model file written by dsna_lib.attention.save")
-    config = ModelConfig(**content["config"] | {"class_names": tuple(content["config"]["class_names"])})
-    if class_names is not None and tuple(class_names) != config.class_names:
-        raise CheckpointError(
-            f"{path}: knows {len(config.class_names)} classes ({', '.join(config.class_names[:3])}, ...), "
-            f"the data has {len(class_names)} ({', '.join(class_names[:3])}, ...)"
-        )
-    complete = "backbone.stages.0" in {".".join(k.split(".")[:3]) for k in content["state"]}
-    model = create(replace(config, weights=None if complete else "imagenet"))
-    own = model.state_dict()
-    state = {k: v.to(own[k].dtype) if k in own else v for k, v in content["state"].items()}
-    # Frozen ImageNet stages were not stored and keep what create() fetched; anything else must be there.
-    fetched = {k: v for k, v in own.items() if not complete and k.startswith("backbone.")}
-    backbones.load_into(model, fetched | state, path)
-    model.config = config
-    return model
+    return model_files.load(path, FORMAT, ModelConfig, create, class_names)

@@ -208,7 +208,8 @@ def measure(
     coverage: dict[Reading, list[list[float]]] = {r: [] for r in plain}
     areas, weights, scores = [], [], []
     for found in _passes(model, pictures, readings, size, batch_size, precision):
-        record, once = pictures.records[found[1.0].index], found[1.0]
+        record = pictures.records[found[1.0].index]
+        once = found[1.0]._replace(features=found[1.0].features.sum(dim=0, keepdim=True))  # all that annotating needs
         truth = read_mask(record.mask, once.size)
         shown = [c for c in record.labels if (truth == c + 1).any()]
         areas += [float((truth == c + 1).mean()) for c in shown]
@@ -217,10 +218,14 @@ def measure(
         for reading in readings:
             averaged = _averaged(found, reading)
             if reading not in plain:
-                counts[reading].append(_confusion(averaged, once, record, truth, reading).counts)
+                options = {"upsample_first": reading.upsample_first}
+                annotation = annotate.pseudo_annotation(averaged, once.features, record.labels, once.size, **options)
+                counts[reading].append(_counts(annotation, truth, classes))
                 continue
+            cues = annotate.cues(averaged, once.features, record.labels, once.size)
             for k, threshold in enumerate(THRESHOLDS):
-                each = _confusion(averaged, once, record, truth, reading, threshold).counts
+                regions = annotate.regions(cues, threshold, annotate.BACKGROUND_THRESHOLD)
+                each = _counts(annotate.combine(*regions, record.labels), truth, classes)
                 curves[reading][k] += each
                 if threshold == annotate.FOREGROUND_THRESHOLD:
                     counts[reading].append(each)
@@ -280,20 +285,10 @@ def _averaged(found: dict[float, maps.PictureMaps], reading: Reading) -> Tensor:
     return torch.stack([annotate.resize(found[scale].maps[reading.map], grid) for scale in reading.scales]).mean(dim=0)
 
 
-def _confusion(
-    planes: Tensor,
-    once: maps.PictureMaps,
-    record: Record,
-    truth: np.ndarray,
-    reading: Reading,
-    threshold: float = annotate.FOREGROUND_THRESHOLD,
-) -> ConfusionMatrix:
-    annotation = annotate.pseudo_annotation(
-        planes, once.features, record.labels, once.size, threshold, upsample_first=reading.upsample_first
-    )
-    matrix = ConfusionMatrix(len(planes) + 1)
+def _counts(annotation: Tensor, truth: np.ndarray, classes: int) -> np.ndarray:
+    matrix = ConfusionMatrix(classes)
     matrix.update(annotation.cpu(), truth)
-    return matrix
+    return matrix.counts
 
 
 def _part(record: Record, truth: np.ndarray, c: int) -> np.ndarray:

@@ -293,7 +293,7 @@ def test_a_model_file_for_other_classes_is_refused(tmp_path, tiny_backbones):
 
 def test_a_checkpoint_that_is_no_model_file_is_refused(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="other.pth: is a checkpoint, but not a model file"):
+    with pytest.raises(CheckpointError, match="other.pth: is a checkpoint, but no model file of this book"):
         attention.load(tmp_path / "other.pth")
 
 

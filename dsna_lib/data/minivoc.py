@@ -838,10 +838,13 @@ def load(split: str, root: Path | str | None = None, **options: int) -> Pictures
 
     if split not in SPLITS:
         raise ValueError(f"the embedded data set has no split {split!r}; choose one of {', '.join(SPLITS)}")
-    if root is None:
+    own = root is None
+    if own:
         chosen = {"seed": 0, "train": 400, "val": 100, "size": 224} | options
         tag = "-".join(f"{key}{chosen[key]}" for key in ("seed", "train", "val", "size"))
         root = cache_folder() / f"minivoc-v{VERSION}-{tag}"
     if options or not (Path(root) / "minivoc.json").is_file():
         make(root, **options)
-    return voc.load(root, split)
+    pictures = voc.load(root, split)
+    pictures.keep = own  # they are small and few
+    return pictures

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +192,14 @@ class Pictures(Dataset):
         transform: Callable[..., Any] | None = None,
         masks: bool = False,
         seed: int = 0,
+        keep: bool = False,
     ) -> None:
         self.records = list(records)
         self.class_names = tuple(class_names)
         self.transform = transform
         self.masks = masks
         self.seed = seed
+        self.keep = keep
         # Shared memory, so that workers which live for several epochs see the change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -217,7 +220,7 @@ class Pictures(Dataset):
 
     def with_transform(self, transform: Callable[..., Any] | None, seed: int = 0, masks: bool = False) -> Pictures:
         """The same pictures under another transform."""
-        return Pictures(self.records, self.class_names, transform, masks, seed)
+        return Pictures(self.records, self.class_names, transform, masks, seed, self.keep)
 
     def select(self, ids: Sequence[str]) -> Pictures:
         """The pictures of these ids, in this order.
@@ -229,7 +232,11 @@ class Pictures(Dataset):
         missing = [i for i in ids if i not in by_id]
         if missing:
             raise KeyError(f"no picture {missing[0]!r} in {self!r}")
-        return Pictures([by_id[i] for i in ids], self.class_names, self.transform, self.masks, self.seed)
+        return self.with_records([by_id[i] for i in ids])
+
+    def with_records(self, records: Sequence[Record]) -> Pictures:
+        """Other records, such as the same ones with other masks, under the same settings."""
+        return Pictures(records, self.class_names, self.transform, self.masks, self.seed, self.keep)
 
     def targets(self) -> torch.Tensor:
         """All image labels at once: ``(N, C)`` float32, multi-hot."""
@@ -242,7 +249,7 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        pixels = read_image(record.image)
+        pixels = _kept(record.image) if self.keep else read_image(record.image)
         inputs = [tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))]
         if self.masks:
             if record.mask is None:
@@ -268,6 +275,9 @@ def subset(pictures: Pictures, limit: int | None) -> Pictures:
 
 def without_masks(pictures: Pictures) -> Pictures:
     """The same pictures with the ground truth taken away: proof that a stage cannot peek."""
-    return Pictures(
-        [replace(r, mask=None, part=None) for r in pictures.records], pictures.class_names, pictures.transform
-    )
+    return pictures.with_records([replace(r, mask=None, part=None) for r in pictures.records])
+
+
+@lru_cache(maxsize=1000)
+def _kept(path: Path) -> np.ndarray:
+    return read_image(path)
