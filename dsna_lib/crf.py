@@ -120,15 +120,44 @@ def refine(image: np.ndarray, probabilities: np.ndarray, params: CRFParams | str
         ValueError: the picture is not raw RGB, or the sizes differ.
         ImportError: pydensecrf is not installed.
     """
+    present, found = _infer(image, probabilities, params)
+    if len(present) == 0:
+        return np.zeros(image.shape[:2], np.uint8)
+    return present[found.argmax(axis=0)].astype(np.uint8)
+
+
+def marginals(image: np.ndarray, probabilities: np.ndarray, params: CRFParams | str = "sec") -> np.ndarray:
+    """Dense CRF: how likely each class is at each pixel once the picture's edges had their say.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, raw RGB.
+        probabilities: ``(K, H, W)``; classes that are 0 everywhere take no part.
+        params: parameters or the name of a preset.
+
+    Returns:
+        ``(K, H, W)`` float32, sums to 1 over the classes that take part; 0 for the others.
+
+    Raises:
+        ValueError: the picture is not raw RGB, or the sizes differ.
+        ImportError: pydensecrf is not installed.
+    """
+    present, found = _infer(image, probabilities, params)
+    result = np.zeros(probabilities.shape, np.float32)
+    result[present] = found
+    return result
+
+
+def _infer(image: np.ndarray, probabilities: np.ndarray, params: CRFParams | str) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that take part, and their marginals ``(len(present), H, W)``."""
     params = preset(params)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"the CRF wants the raw (H, W, 3) uint8 picture, not {image.shape} {image.dtype}")
     if image.shape[:2] != probabilities.shape[1:]:
         raise ValueError(f"the picture is {image.shape[:2]} and the probabilities {probabilities.shape[1:]}")
     present = np.flatnonzero(probabilities.reshape(len(probabilities), -1).any(axis=1))
-    if len(present) < 2:
-        return np.full(image.shape[:2], present[0] if len(present) else 0, np.uint8)
     height, width = image.shape[:2]
+    if len(present) < 2:
+        return present, np.ones((len(present), height, width), np.float32)
     crf = _densecrf().DenseCRF2D(width, height, len(present))
     unary = -np.log(np.clip(probabilities[present], 1e-5, 1)).reshape(len(present), -1)
     crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
@@ -139,8 +168,16 @@ def refine(image: np.ndarray, probabilities: np.ndarray, params: CRFParams | str
         rgbim=np.ascontiguousarray(image),
         compat=params.bilateral_weight,
     )
-    marginals = np.asarray(crf.inference(params.iterations)).reshape(len(present), height, width)
-    return present[marginals.argmax(axis=0)].astype(np.uint8)
+    return present, np.asarray(crf.inference(params.iterations)).reshape(len(present), height, width)
+
+
+def require() -> None:
+    """Find out early whether the CRF can run.
+
+    Raises:
+        ImportError: pydensecrf is not installed; the message says what to do.
+    """
+    _densecrf()
 
 
 def _densecrf():

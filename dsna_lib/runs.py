@@ -12,21 +12,27 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
-from dsna_lib import attention, training
-from dsna_lib.attention import AttentionModel, ModelConfig
+from dsna_lib import attention, segmentation, training
+from dsna_lib.attention import ModelConfig
 from dsna_lib.data import Pictures
 from dsna_lib.data.pictures import write_atomically
+from dsna_lib.segmentation import SegmentationConfig
 from dsna_lib.training import TrainingConfig, TrainingError
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "pydensecrf2")
 TRAINING_CODE = ("attention", "backbones", "training", "data/pictures", "data/transforms")
+SEGMENTATION_CODE = ("segmentation", "backbones", "training", "data/pictures", "data/transforms")
 
 
 def root() -> Path:
@@ -102,38 +108,71 @@ def file_digest(path: str | Path) -> str:
 
 
 def train_once(
-    model: ModelConfig, pictures: Pictures, config: TrainingConfig, folder: str | Path | None = None
-) -> tuple[AttentionModel, Run]:
-    """Train an attention model, resume an unfinished run, or load the finished one.
+    model: ModelConfig | SegmentationConfig,
+    pictures: Pictures,
+    config: TrainingConfig,
+    folder: str | Path | None = None,
+    loss: segmentation.Loss | None = None,
+) -> tuple[Any, Run]:
+    """Train a model, resume an unfinished run, or load the finished one.
 
     Args:
-        model: what to train.
-        pictures: with image labels.
-        config: how to train.
+        model: what to train: an attention model or a segmentation network.
+        pictures: with image labels; for a segmentation network with the masks to learn from.
+        config: how to train; a :class:`~dsna_lib.segmentation.SegmentationTraining` for a segmentation network.
         folder: where to; by default the folder that configuration, data and code determine.
+        loss: of a segmentation network; a dataclass, so that the run can be told from others. None: cross-entropy.
 
     Returns:
         The model in evaluation mode on the CPU, and its run (``model.pth`` and ``metrics.jsonl`` inside).
     """
+    kind, stage, code, train = _stage(model, loss)
     data = {"digest": data_digest(pictures), "pictures": len(pictures)}
     described = {"model": asdict(model), "data": data, "training": config.decisive()}
-    run = open_run("train", described, TRAINING_CODE, folder)
+    if kind is segmentation:
+        described["data"]["annotations"] = segmentation.annotations_digest(pictures)
+        described["loss"] = "cross-entropy" if loss is None else {type(loss).__name__: asdict(loss)}
+    run = open_run(stage, described, code, folder)
     path = run.folder / "model.pth"
-    if not (run.finished and run.read()["config"] == run.config):
-        _claim(run)
-        torch.manual_seed(config.seed)
-        network = attention.create(model)
-        training.train_attention(network, pictures, config, run.folder)
-        if training.is_main_process():
-            attention.save(network, path)
-            run.finish(**training.read_log(run.folder)[-1])
-        training.wait_for_everyone()
-    return attention.load(path, pictures.class_names), run
+    with alone(run.folder):
+        if not (run.finished and run.read()["config"] == run.config):
+            _claim(run)
+            torch.manual_seed(config.seed)
+            network = kind.create(model)
+            train(network, pictures, config, run.folder)
+            if training.is_main_process():
+                kind.save(network, path)
+                run.finish(**training.read_log(run.folder)[-1])
+            training.wait_for_everyone()
+    return kind.load(path, pictures.class_names), run
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Work in a folder while no other program does: whoever needs the same run waits, and then finds it finished.
+
+    The processes of one ``accelerate launch`` work together and do not wait for each other.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        yield
+
+
+def _stage(model: ModelConfig | SegmentationConfig, loss: Any) -> tuple[Any, str, tuple[str, ...], Callable[..., Any]]:
+    """The module of a configuration, its stage, the code that the stage depends on, and what trains it."""
+    if isinstance(model, ModelConfig):
+        return attention, "train", TRAINING_CODE, training.train_attention
+    own_loss = ("rivals/sec",) if loss is not None else ()
+    train = partial(segmentation.train_segmentation, loss_of=loss)
+    return segmentation, "segmentation", (*SEGMENTATION_CODE, *own_loss), train
 
 
 def _claim(run: Run) -> None:
     """Refuse a folder that holds a run of another model or other data: it would be resumed as if it were this one."""
-    path, mine = run.folder / "what.json", {key: run.config[key] for key in ("model", "data")}
+    path, mine = run.folder / "what.json", {key: run.config[key] for key in run.config if key != "training"}
     if path.is_file() and read_json(path) != mine:
         raise TrainingError(f"{run.folder} holds a run of another model or other data; use another folder or delete it")
     write_json(path, mine)

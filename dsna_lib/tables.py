@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -248,6 +249,10 @@ def _stored(path: Path) -> Measurement | None:
         return None
 
 
+# glibc gives large blocks back to the kernel and fetches them anew, page by page, at every training step: a tenth of
+# the step on a CPU. Its settings are read when a process starts, hence for the workers; other systems ignore them.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "536870912"}
+
 Unit = tuple[Setting, int]
 
 
@@ -279,17 +284,10 @@ def run_all(
         TableError: fewer than one seed or job.
         RuntimeError: some settings failed; the message names each. The finished ones are kept.
     """
-    if seeds < 1 or jobs < 1:
-        raise TableError(f"seeds={seeds}, jobs={jobs}: a table needs at least one of each")
+    check_counts(seeds, jobs)
     settings = dict.fromkeys(row.setting for table in tables for row in table.rows)
     units = [(setting, seed) for seed in range(seeds) for setting in settings]
-    found, failed = {}, {}
-    for number, (unit, result) in enumerate(_each(units, recipe, tables, jobs), start=1):
-        (failed if isinstance(result, Exception) else found)[unit] = result
-        said = f"failed: {result}" if isinstance(result, Exception) else "done"
-        say(f"{number} of {len(units)}: {unit[0]}, seed {unit[1]}: {said}")
-    if failed:
-        raise RuntimeError(_failures(failed, len(units)))
+    found = do_all(units, partial(_measured, recipe=recipe, own=tables), jobs, say)
     measurements = {unit: one for unit, (one, _) in found.items()}
     results = []
     for table in tables:
@@ -301,7 +299,46 @@ def run_all(
     return results
 
 
-def _failures(failed: Mapping[Unit, Exception], total: int) -> str:
+def _measured(unit: Unit, recipe: Recipe, own: Sequence[Table]) -> tuple[Measurement, dict[str, Any]]:
+    return measured(*unit, recipe, *own)
+
+
+def check_counts(seeds: int, jobs: int) -> None:
+    """Refuse a table of nothing.
+
+    Raises:
+        TableError: fewer than one seed or job.
+    """
+    if seeds < 1 or jobs < 1:
+        raise TableError(f"seeds={seeds}, jobs={jobs}: a table needs at least one of each")
+
+
+def do_all(units: Sequence[Any], work: Callable[[Any], Any], jobs: int, say: Callable[[str], None]) -> dict[Any, Any]:
+    """Do every unit of a table, several at a time.
+
+    Args:
+        units: pairs of what is to be done and a seed.
+        work: does one; it and the units must survive pickling.
+        jobs: at a time, each in a process of its own.
+        say: is told what finished.
+
+    Returns:
+        Unit to result.
+
+    Raises:
+        RuntimeError: some units failed; the message names each. The finished ones are kept by `work`.
+    """
+    found, failed = {}, {}
+    for number, (unit, result) in enumerate(_each(units, work, jobs), start=1):
+        (failed if isinstance(result, Exception) else found)[unit] = result
+        said = f"failed: {result}" if isinstance(result, Exception) else "done"
+        say(f"{number} of {len(units)}: {unit[0]}, seed {unit[1]}: {said}")
+    if failed:
+        raise RuntimeError(_failures(failed, len(units)))
+    return found
+
+
+def _failures(failed: Mapping[Any, Exception], total: int) -> str:
     """One sentence; a reason that several settings share is said once."""
     by_reason: dict[str, list[str]] = {}
     for (setting, seed), error in failed.items():
@@ -313,16 +350,18 @@ def _failures(failed: Mapping[Unit, Exception], total: int) -> str:
     return f"{len(failed)} of {total} settings failed ({'; '.join(said)}){kept}; run the same command again for these"
 
 
-def _each(units: Sequence[Unit], recipe: Recipe, own: Sequence[Table], jobs: int) -> Iterator[tuple[Unit, Any]]:
+def _each(units: Sequence[Any], work: Callable[[Any], Any], jobs: int) -> Iterator[tuple[Any, Any]]:
     """Each unit and its result, or the exception that it ended with, as they finish."""
     if jobs == 1:
         for unit in units:
-            yield unit, _tried(unit, recipe, own)
+            yield unit, _tried(unit, work)
         return
     context = get_context("spawn")
     counter = context.Value("i", 0)
+    for name, value in KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
     with ProcessPoolExecutor(jobs, context, _start_worker, (jobs, counter)) as pool:
-        waiting: dict[Future, Unit] = {pool.submit(_tried, unit, recipe, own): unit for unit in units}
+        waiting: dict[Future, Any] = {pool.submit(_tried, unit, work): unit for unit in units}
         try:
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -331,9 +370,9 @@ def _each(units: Sequence[Unit], recipe: Recipe, own: Sequence[Table], jobs: int
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _tried(unit: Unit, recipe: Recipe, own: Sequence[Table]) -> Any:
+def _tried(unit: Any, work: Callable[[Any], Any]) -> Any:
     try:
-        return measured(*unit, recipe, *own)
+        return work(unit)
     except Exception as error:  # one setting that fails must not take the others with it
         return error
 
@@ -375,14 +414,13 @@ def values(table: Table, measurements: Mapping[Unit, Measurement], seeds: int) -
         ``rows`` (``title``, ``paper``, ``mean``, ``std`` over seeds, and ``seeds``), ``claims``, ``curves`` over the
         foreground threshold, ``weight`` of Eq. 11 by size of object, ``mean_average_precision`` of the classifiers.
     """
-    rows = []
+    rows, counts = [], {row.title: measurements[row.setting, 0].counts[row.reading] for row in table.rows}
     for row in table.rows:
         each = [measurements[row.setting, seed].scores(row.reading, row.void) for seed in range(seeds)]
         each = [
             {name: scores[name] for name in (*table.columns, "oracle_threshold") if name in scores} for scores in each
         ]
-        mean, std = (_over_seeds(each, of) for of in (_mean, _std))
-        rows.append({"title": row.title, "paper": dict(row.paper), "mean": mean, "std": std, "seeds": each})
+        rows.append({"title": row.title, "paper": dict(row.paper)} | over_seeds(each))
     plain = [row for row in table.rows if row.reading in measurements[row.setting, 0].curves]
     settings = dict.fromkeys(row.setting for row in table.rows)
     return {
@@ -390,7 +428,7 @@ def values(table: Table, measurements: Mapping[Unit, Measurement], seeds: int) -
         "title": table.title,
         "columns": list(table.columns),
         "rows": rows,
-        "claims": _claims(table, rows, measurements),
+        "claims": claims(table.name, rows, counts),
         "curves": {
             row.title: [measurements[row.setting, seed].curve(row.reading) for seed in range(seeds)] for row in plain
         },
@@ -415,8 +453,11 @@ def _std(numbers: Sequence[float]) -> float | None:
     return round(float(np.std(numbers, ddof=1)), 2) if len(numbers) > 1 else None
 
 
-def _over_seeds(each: Sequence[Mapping[str, float]], of: Callable[[Sequence[float]], Any]) -> dict[str, Any]:
-    return {name: of([scores[name] for scores in each]) for name in each[0]}
+def over_seeds(each: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """The measures of each seed, with their ``mean`` and ``std``."""
+    columns = {name: [scores[name] for scores in each] for name in each[0]}
+    mean, std = ({name: of(numbers) for name, numbers in columns.items()} for of in (_mean, _std))
+    return {"mean": mean, "std": std, "seeds": list(each)}
 
 
 def _weight(found: Sequence[Measurement]) -> dict[str, Any]:
@@ -449,17 +490,22 @@ def verdict(differences: Sequence[float]) -> str:
     return "holds" if mean > 0 else "does not hold"
 
 
-def _claims(table: Table, rows: Sequence[Mapping], measurements: Mapping[Unit, Measurement]) -> list[dict[str, Any]]:
-    """Every claim that this table has the rows for: by how much it holds for each seed, and the verdict.
+def claims(table: str, rows: Sequence[Mapping], counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
+    """Every claim that a table has the rows for: by how much it holds for each seed, and the verdict.
 
     A claim about several steps holds if each does, and does not if one of them does not; the differences are those
     of its weakest step. With one seed the verdict is that of :func:`bootstrap`, and says so.
+
+    Args:
+        table: its name.
+        rows: each with ``title`` and ``seeds``, the measures of each seed.
+        counts: title to the counts of each picture with seed 0, see :func:`bootstrap`.
     """
-    scores, lines = {row["title"]: row["seeds"] for row in rows}, {row.title: row for row in table.rows}
+    scores = {row["title"]: row["seeds"] for row in rows}
     found = []
     for claim in paper.CLAIMS:
         chain = [title for title in claim.rows if title in scores]
-        if claim.table != table.name or len(chain) < 2:
+        if claim.table != table or len(chain) < 2:
             continue
         steps = []
         for less, more in pairwise(chain):
@@ -467,15 +513,15 @@ def _claims(table: Table, rows: Sequence[Mapping], measurements: Mapping[Unit, M
             differences = [round(high[claim.measure] - low[claim.measure], 2) for low, high in pairs]
             step = {"differences": differences, "verdict": verdict(differences)}
             if len(differences) == 1 and claim.measure in ("precision", "recall", "iou"):
-                step |= _one_training(lines[less], lines[more], claim.measure, measurements)
+                step |= _one_training(counts[less], counts[more], claim.measure)
             steps.append(step)
         weakest = min(steps, key=lambda step: np.mean(step["differences"]))
         found.append({"text": claim.text, "source": claim.source} | weakest | {"verdict": _together(steps)})
     return found
 
 
-def _one_training(less: Row, more: Row, name: str, measurements: Mapping[Unit, Measurement]) -> dict[str, Any]:
-    low, high = bootstrap(*(measurements[row.setting, 0].counts[row.reading] for row in (less, more)), name)
+def _one_training(less: Counts, more: Counts, name: str) -> dict[str, Any]:
+    low, high = bootstrap(less, more, name)
     said = "holds" if low > 0 else "does not hold" if high < 0 else "not separated"
     return {"interval": [low, high], "verdict": f"{said} (one training)"}
 
@@ -521,6 +567,10 @@ HEADS = {
     "rest": "rest of the object",
     "whole": "whole object",
     "oracle_iou": "IoU at its best threshold (oracle)",
+    "annotation": "IoU of the annotations",
+    "single": "one scale",
+    "multi": "several scales",
+    "share": "share of the ceiling",
 }
 FORMATS = ("markdown", "latex", "csv")
 

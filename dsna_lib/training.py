@@ -87,8 +87,8 @@ class TrainingConfig:
         free = {"workers", "device", "checkpoint_every"}
         return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name not in free}))
 
-    def rate_factor(self, epoch: int) -> float:
-        """What the rates are multiplied by in this epoch (counted from 0)."""
+    def rate_factor(self, epoch: float) -> float:
+        """What the rates are multiplied by after this many epochs, a fraction for a step within one."""
         return 1.0 if epoch < self.drop_after else 0.1
 
 
@@ -158,12 +158,12 @@ def fit(
     bar = tqdm(total=config.epochs * len(loader), initial=step, leave=False, disable=None, unit="step")
     prepared.train()
     for epoch in range(step // len(loader), config.epochs):
-        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = rate * config.rate_factor(epoch)
         pictures.set_epoch(epoch)
         batches = skip_first_batches(loader, step % len(loader))
         batches.set_epoch(epoch)
         for batch in batches:
+            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                group["lr"] = rate * config.rate_factor(step / len(loader))
             _seed_step(config.seed, step, accelerator.process_index)
             loss = _step(accelerator, prepared, optimizer, loss_of, batch, step)
             step += 1

@@ -15,7 +15,7 @@ import tiny
 from PIL import Image
 
 from dsna_lib import crf
-from dsna_lib.crf import CRFParams, class_probabilities, refine, refine_split
+from dsna_lib.crf import CRFParams, class_probabilities, marginals, refine, refine_split
 from dsna_lib.data import Pictures, Record, read_image, read_mask, write_mask
 
 needs_crf = pytest.mark.skipif(
@@ -138,6 +138,36 @@ def test_one_possible_class_needs_no_crf():
     probabilities[2] = 1
     assert (refine(np.zeros((4, 5, 3), np.uint8), probabilities) == 2).all()
     assert (refine(np.zeros((4, 5, 3), np.uint8), probabilities * 0) == 0).all()
+
+
+@needs_crf
+def test_marginals_are_probabilities_and_their_maximum_is_the_refined_mask():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (30, 41, 3), dtype=np.uint8)
+    annotation = rng.choice([0, 4, 8, 255], size=(30, 41)).astype(np.uint8)
+    probabilities = class_probabilities(annotation, [3, 7], 20)
+    found = marginals(image, probabilities)
+    assert found.dtype == np.float32
+    assert found.shape == (21, 30, 41)
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+    assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [0, 4, 8]
+    np.testing.assert_array_equal(found.argmax(axis=0), refine(image, probabilities))
+
+
+@needs_crf
+def test_marginals_without_pairwise_terms_are_the_probabilities():
+    image, truth = scene()
+    probabilities = class_probabilities(coarse(truth), [0], 1)
+    found = marginals(image, probabilities, CRFParams(smooth_weight=0, bilateral_weight=0))
+    np.testing.assert_allclose(found, probabilities, atol=1e-6)
+
+
+def test_marginals_of_one_possible_class_or_none():
+    probabilities = np.zeros((3, 4, 5), np.float32)
+    image = np.zeros((4, 5, 3), np.uint8)
+    assert not marginals(image, probabilities).any()
+    probabilities[2, 1] = 0.5
+    np.testing.assert_array_equal(marginals(image, probabilities), np.eye(3)[2][:, None, None] * np.ones((4, 5)))
 
 
 def test_refining_refuses_what_is_not_the_raw_picture():

@@ -62,6 +62,25 @@ def train(crop: int = 224, scales: tuple[float, float] = (1.0, 1.5)) -> v2.Compo
     )
 
 
+def whole(size: int) -> v2.Compose:
+    """The whole picture squeezed into a square, and a random flip; pictures become floats in 0..1.
+
+    Args:
+        size: side of the square in pixels.
+
+    Returns:
+        A transform of (image) or (image, mask).
+    """
+    return v2.Compose(
+        [
+            v2.ToImage(),  # a plain tensor is a picture, too
+            v2.Resize([size, size], antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        ]
+    )
+
+
 def inference(size: int | Sequence[int] = 224) -> v2.Compose:
     """Resize the whole picture to a fixed size (a square distorts it, as networks trained at 224 expect).
 
