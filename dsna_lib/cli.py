@@ -1,4 +1,4 @@
-"""The command line: ``dsna train | maps | annotate | evaluate | table | data``, thin over the library.
+"""The command line, thin over the library: ``dsna train``, ``annotate``, ``segment`` and what goes with them.
 
 A command takes the parsed arguments and returns a dict; :func:`main` names what failed, prints the dict with
 ``--json``, and turns it into an exit code. Library modules are imported inside the commands: torch takes seconds.
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from dsna_lib import tables
+    from dsna_lib import pipelines, tables
     from dsna_lib.attention import AttentionModel
     from dsna_lib.data import Pictures
     from dsna_lib.maps import PictureMaps
     from dsna_lib.metrics import ConfusionMatrix
+    from dsna_lib.runs import Run
+    from dsna_lib.segmentation import SegmentationModel
+    from dsna_lib.training import TrainingConfig
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "efficientnet_lite0_voc.pth"
+SEGMENTATION_CHECKPOINT = CHECKPOINT.with_name("efficientnet_lite0_voc_segmentation.pth")
 
 
 class UsageError(ValueError):
@@ -70,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         ("train", _train, _train_options, "train an attention model"),
         ("maps", _maps, _maps_options, "write the attention maps of pictures or a data set"),
         ("annotate", _annotate, _annotate_options, "write pseudo-annotations of pictures or a data set"),
+        (
+            "train-segmentation",
+            _train_segmentation,
+            _train_segmentation_options,
+            "train a segmentation network on annotations",
+        ),
+        ("segment", _segment, _segment_options, "write the masks of pictures or a data set, without any label"),
         ("evaluate", _evaluate, _evaluate_options, "score a folder of annotations, or those that a model makes"),
         ("table", _tables, _tables_options, "train and measure every row of a table, and print it beside the paper's"),
         ("data", None, _data_commands, "make, check or download data sets"),
@@ -265,11 +277,14 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
 
     settings = _backbone(args) | {"head": args.head, "dropout": args.dropout}
     pictures = _load(args)
-    given = _schedule(args)
-    config = TrainingConfig.quick(**given) if args.quick else TrainingConfig(**given)
+    config = _schedule(args, TrainingConfig)
     if args.out:
         _claim(args.out, **settings, data=runs.data_digest(pictures))
     _, run = runs.train_once(ModelConfig(pictures.class_names, **settings), pictures, config, args.out)
+    return _trained(args, pictures, run)
+
+
+def _trained(args: argparse.Namespace, pictures: Pictures, run: Run) -> dict[str, Any]:
     path = run.folder / "model.pth"
     _say(args, str(path))
     return {"done": len(pictures), "model": path, "folder": run.folder, **run.read()["metrics"]}
@@ -285,9 +300,11 @@ def _backbone(args: argparse.Namespace) -> dict[str, Any]:
     return {"backbone": args.backbone, "weights": weights, "train_last": args.train_last}
 
 
-def _schedule(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields of TrainingConfig that were given."""
-    return {name: getattr(args, name) for name in options.SCHEDULE if hasattr(args, name)}
+def _schedule(args: argparse.Namespace, config: type[TrainingConfig], **recipe: Any) -> TrainingConfig:
+    """A recipe's schedule, else the quick or the full one, with what was given on the command line."""
+    given = {name: getattr(args, name) for name in options.SEGMENTATION_SCHEDULE | options.SCHEDULE if name in args}
+    make = config if recipe or not args.quick else config.quick
+    return make(**recipe | given)
 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
@@ -451,6 +468,128 @@ def _kinds(args: argparse.Namespace, model: AttentionModel) -> list[str]:
     return kinds
 
 
+# --- train-segmentation and segment -----------------------------------------------------------------------------------
+
+
+def _train_segmentation_options(parser: argparse.ArgumentParser) -> None:
+    from dsna_lib.segmentation import SegmentationTraining
+
+    text = "what it learns from: an ID.png for each picture, such as those of `dsna annotate`"
+    parser.add_argument("--annotations", type=Path, metavar="FOLDER", help=text)
+    text = "learn from the data set's own masks instead: full supervision, an upper bound"
+    parser.add_argument("--truth", action="store_true", help=text)
+    text = "leave out pictures whose annotation is missing or void everywhere, instead of refusing"
+    parser.add_argument("--skip-missing", action="store_true", help=text)
+    text = "SEC's losses, some of seed,expand,constrain, on the annotations as cues, instead of the cross-entropy"
+    parser.add_argument("--sec", type=options.words, metavar="LOSSES", help=text)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: runs/segmentation/DIGEST)")
+    options.data_set(parser, "train", required=True)
+    options.segmentation_network(parser)
+    options.schedule(parser, config=SegmentationTraining, known=options.SEGMENTATION_SCHEDULE)
+
+
+def _train_segmentation(args: argparse.Namespace) -> dict[str, Any]:
+    from dsna_lib import runs, segmentation
+    from dsna_lib.rivals.sec import SECLoss
+    from dsna_lib.segmentation import SegmentationConfig, SegmentationTraining
+
+    if bool(args.annotations) == args.truth:
+        raise UsageError("name either a folder of annotations (--annotations) or the true masks (--truth)")
+    try:
+        loss = SECLoss(tuple(args.sec)) if args.sec is not None else None
+    except ValueError as error:
+        raise UsageError(f"--sec: {error}") from error
+    pictures = _load(args)
+    if args.annotations:
+        listed, pictures = len(pictures), segmentation.annotated(pictures, args.annotations, args.skip_missing)
+        if len(pictures) < listed:
+            _say(args, f"{listed - len(pictures)} of {listed} pictures have no annotation and are left out.")
+    elif bare := [record.id for record in pictures.records if record.mask is None]:
+        raise ValueError(f"{len(bare)} of {len(pictures)} pictures, such as {bare[0]}, have no mask to learn from")
+    settings = _backbone(args) | {name: getattr(args, name) for name in ("channels", "dilation", "dropout")}
+    config = replace(_schedule(args, SegmentationTraining), whole=loss is not None)
+    _, run = runs.train_once(SegmentationConfig(pictures.class_names, **settings), pictures, config, args.out, loss)
+    return _trained(args, pictures, run)
+
+
+def _segment_options(parser: argparse.ArgumentParser) -> None:
+    from dsna_lib import photos
+
+    options.pictures(parser)
+    text = "for data sets: some of single (one scale), multi (several scales), crf (several scales, then the CRF)"
+    parser.add_argument("--kinds", type=options.words, metavar="KINDS", help=text + " (default: crf, or multi without)")
+    text = "longer side, in pixels, at which the network and the CRF see a picture at most; 0: its own size"
+    side = options.number(int, 0)
+    parser.add_argument("--max-side", type=side, default=photos.MAX_SIDE, metavar="N", help=text)
+    text = "for data sets: also pack the masks as VOC's evaluation server takes them, into this .tar.gz"
+    parser.add_argument("--archive", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--out", type=Path, default=Path("segmentation"), metavar="FOLDER", help="where to")
+    options.data_set(parser, "val")
+    options.inference(parser)
+
+
+def _segment(args: argparse.Namespace) -> dict[str, Any]:
+    from dsna_lib import runs, segmentation
+
+    if bool(args.pictures) == bool(args.data):
+        raise UsageError("name either pictures or a data set (--data)")
+    if args.pictures and (args.kinds or args.archive):
+        raise UsageError("--kinds and --archive go with a data set (--data)")
+    if args.pictures:
+        return _segment_pictures(args, _named(args.pictures), _segmentation_network(args))
+    kinds = tuple(args.kinds or (["multi"] if args.crf == "none" else ["crf"]))
+    if strange := [kind for kind in kinds if kind not in segmentation.KINDS or (kind == "crf" and args.crf == "none")]:
+        raise UsageError(f"--kinds {strange[0]}: choose from single, multi and, unless --no-crf is given, crf")
+    pictures = _load(args)
+    model = _segmentation_network(args, pictures.class_names)
+    look = {name: getattr(args, name) for name in ("scales", "flip", "precision")}
+    card = {"model": runs.file_digest(args.model or SEGMENTATION_CHECKPOINT), **look, "scales": list(args.scales)}
+    _claim(args.out, **card)
+    if "crf" in kinds:
+        _claim(args.out / "crf", crf=args.crf)
+    share = {name: getattr(args, name) for name in ("batch_size", "workers", "processes")}
+    params = "segmentation" if args.crf == "none" else args.crf
+    report = segmentation.segment_split(model, pictures, args.out, kinds, params=params, **look, **share)
+    counts = {"written": len(report.written), "skipped": len(report.skipped), "failed": report.failed}
+    result = {"done": len(pictures) - len(report.failed), "folder": args.out, "kinds": list(kinds), **counts}
+    _say(args, _counts(result))
+    if args.archive:
+        result["archive"] = segmentation.server_archive(args.out / kinds[-1], pictures, args.archive)
+        _say(args, str(result["archive"]))
+    return result
+
+
+def _segmentation_network(args: argparse.Namespace, class_names: Sequence[str] | None = None) -> SegmentationModel:
+    from dsna_lib import segmentation
+
+    path = args.model or SEGMENTATION_CHECKPOINT
+    if args.model is None and not path.is_file():
+        raise FileNotFoundError(f"{path}: the model that ships with the package is missing; pass --model FILE")
+    return segmentation.load(path, class_names).to(_device(args.device))
+
+
+def _segment_pictures(args: argparse.Namespace, paths: Sequence[Path], model: SegmentationModel) -> dict[str, Any]:
+    """Each picture into its own folder; whatever happens to one, the others are done."""
+    from dsna_lib import photos
+
+    result: dict[str, Any] = {"done": 0, "pictures": [], "failed": {}}
+    params = None if args.crf == "none" else args.crf
+    look = {name: getattr(args, name) for name in ("scales", "flip", "max_side", "precision")}
+    _make(args.out)
+    for path in paths:
+        try:
+            shown = photos.write_segmentation(path, model, args.out / path.stem, params=params, **look)
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            result["failed"][path.stem] = _sentence(error)
+            continue
+        result["done"] += 1
+        result["pictures"].append(shown)
+        _say(args, photos.summary(shown))
+    return result
+
+
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
@@ -570,10 +709,12 @@ def _table(args: argparse.Namespace, rows: dict[str, Any]) -> str:
 
 
 def _tables_options(parser: argparse.ArgumentParser) -> None:
-    from dsna_lib import tables
+    from dsna_lib import pipelines, tables
 
     names = "; ".join(f"{table.name}: {table.title}" for table in tables.TABLES.values())
-    text = f"one or several, which then train what they share once. {names}"
+    names += "; " + "; ".join(f"{name}: {title}" for name, title in pipelines.TITLES.items())
+    text = "one or several, which then train what they share once (IV, V and VI train nothing: they show what III "
+    text += f"measured beside what was published). {names}"
     parser.add_argument("names", nargs="+", metavar="TABLE", help=text)
     text = "some rows of one table only, titles separated by semicolons, such as '0;0.5' (default: all)"
     parser.add_argument("--rows", type=lambda rows: [row.strip() for row in rows.split(";")], metavar="ROWS", help=text)
@@ -582,37 +723,94 @@ def _tables_options(parser: argparse.ArgumentParser) -> None:
     text = "settings trained at a time; on a CPU each gets its share of the cores, with several GPUs one each"
     parser.add_argument("--jobs", type=options.number(int, 1), default=1, metavar="N", help=text)
     parser.add_argument("--format", choices=tables.FORMATS, default="markdown", help="of what is printed")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where the JSON goes")
+    text = "where the JSON goes, and is read from for IV, V and VI"
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER", help=text)
     parser.add_argument("--note", default="", help="limits of data or recipe, to be kept with the numbers")
-    options.data_set(parser, "train", required=True)
+    options.data_set(parser, "train")
     parser.add_argument("--val", default="val", metavar="SPLIT", help="split to measure on; it needs masks")
     options.backbone(parser, "all; for minivoc its recipe's")
     options.schedule(parser, "the paper's; for minivoc the book's quick recipe", without=["seed"])
     parser.add_argument(
         "--size", type=options.number(int, 16), default=224, metavar="N", help="input side when measuring"
     )
+    options.segmentation_of_tables(parser)
 
 
 def _tables(args: argparse.Namespace) -> dict[str, Any]:
-    from dsna_lib import runs, tables
+    from dsna_lib import pipelines, tables
 
+    names = list(dict.fromkeys(args.names))
+    printed = [name for name in names if name in pipelines.PUBLISHED]
+    trained = [name for name in names if name not in printed]
+    if args.rows and len(names) > 1:
+        raise UsageError("--rows takes rows of one table: name one table")
+    if trained and not args.data:
+        raise UsageError(f"table {trained[0]} is measured: name a data set (--data)")
+    result: dict[str, Any] = {"done": len(names), "files": {}, "tables": {}}
     try:
-        chosen = [tables.find(name) for name in dict.fromkeys(args.names)]
-        if args.rows and len(chosen) > 1:
-            raise UsageError("--rows takes rows of one table: name one table")
-        chosen = [chosen[0].select(args.rows)] if args.rows else chosen
+        mined = [tables.find(name) for name in trained if name != "III"]
+        mined = [mined[0].select(args.rows)] if args.rows and mined else mined
+        methods = pipelines.select(args.rows) if "III" in trained else []
     except tables.TableError as error:
         raise UsageError(str(error)) from error
-    results = tables.run_all(chosen, _recipe(args), args.seeds, args.jobs, lambda text: _say(args, text))
-    about = {"command": "dsna table", "split": args.split, "val": args.val, "note": args.note}
-    data, files = args.data + (f"_{args.backbone}" if args.data != "minivoc" else ""), {}
-    for table, (values, provenance) in zip(chosen, results, strict=True):
-        files[table.name] = runs.write_result(
-            f"table_{table.name}_{data}", _plain(values), about | provenance, args.out
-        )
-        said = f"{table.title}\n\n{tables.render(values, args.format)}\n{tables.render_claims(values)}"
-        _say(args, f"\n{said}\nwritten to {files[table.name]}")
-    return {"done": len(chosen), "files": files, "tables": {values["table"]: values for values, _ in results}}
+    say, data = (lambda text: _say(args, text)), args.data
+    if trained:
+        recipe, about = _recipe(args), {"split": args.split, "val": args.val}
+    if mined:
+        for found in tables.run_all(mined, recipe, args.seeds, args.jobs, say):
+            _keep(args, result, data, about, *found)
+    if methods:
+        found = pipelines.run(methods, _pipeline(args, recipe), args.seeds, args.jobs, say)
+        _keep(args, result, data, about, *found)
+    for name in printed:
+        _say(args, f"\n{pipelines.TITLES[name]}\n\n{pipelines.render_published(name, args.out)}")
+    return result
+
+
+def _keep(
+    args: argparse.Namespace,
+    result: dict[str, Any],
+    data: str,
+    about: dict[str, Any],
+    values: dict[str, Any],
+    provenance: dict[str, Any],
+) -> None:
+    """Write a table that was measured, and print it."""
+    from dsna_lib import runs, tables
+
+    name = values["table"]
+    file = f"table_{name}_{data}" + (f"_{args.backbone}" if data != "minivoc" else "")
+    provenance = {"command": "dsna table", "note": args.note} | about | provenance
+    result["files"][name] = runs.write_result(file, _plain(values), provenance, args.out)
+    result["tables"][name] = values
+    said = f"{values['title']}\n\n{tables.render(values, args.format)}\n{tables.render_claims(values)}"
+    _say(args, f"\n{said}\nwritten to {result['files'][name]}")
+
+
+def _pipeline(args: argparse.Namespace, mining: tables.Recipe) -> pipelines.Recipe:
+    """How Table III's segmentation networks are trained; the embedded data brings a recipe of its own."""
+    from dsna_lib import pipelines
+    from dsna_lib.data import load
+    from dsna_lib.data.pictures import subset
+    from dsna_lib.segmentation import SegmentationConfig, SegmentationTraining
+
+    drawn = args.data == "minivoc"
+    given = {
+        name.removeprefix("segment_"): value
+        for name, value in vars(args).items()
+        if name.startswith("segment_") and value is not None
+    }
+    split = given.pop("split", None)
+    train = mining.train if split is None else subset(load(args.data, split, args.root), args.limit)
+    if drawn:
+        network, schedule = pipelines.DRAWN_NETWORK, pipelines.DRAWN_TRAINING
+    else:
+        network = {"backbone": args.backbone}
+        schedule = {"precision": mining.training.precision, "workers": mining.training.workers}
+    network |= {name: given.pop(name) for name in ("backbone", "train_last") if name in given}
+    scales = {"scales": given.pop("scales")} if "scales" in given else {}
+    training = SegmentationTraining(**schedule | given | {"device": mining.training.device})
+    return pipelines.Recipe(mining, train, SegmentationConfig(train.class_names, **network), training, **scales)
 
 
 def _recipe(args: argparse.Namespace) -> tables.Recipe:
@@ -621,16 +819,16 @@ def _recipe(args: argparse.Namespace) -> tables.Recipe:
     from dsna_lib.attention import ModelConfig
     from dsna_lib.training import TrainingConfig
 
-    model, given = _backbone(args), _schedule(args)
+    model = _backbone(args)
     train = _load(args)
     args.split = args.val
     val = _load(args)
     if args.data == "minivoc":
         if args.train_last is None:
             model |= tables.DRAWN_MODEL
-        config = TrainingConfig(**tables.DRAWN_TRAINING | given)
+        config = _schedule(args, TrainingConfig, **tables.DRAWN_TRAINING)
     else:
-        config = TrainingConfig.quick(**given) if args.quick else TrainingConfig(**given)
+        config = _schedule(args, TrainingConfig)
     precision = "bf16" if config.precision == "bf16" else "no"
     return tables.Recipe(train, val, ModelConfig(train.class_names, **model), config, args.size, precision)
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsna_lib.training import TrainingConfig
 
 EXIT_CODES = """exit codes:
   0    all done
@@ -213,20 +216,106 @@ def backbone(parser: argparse.ArgumentParser, usual_stages: str = "all") -> argp
     return group
 
 
-def schedule(parser: argparse.ArgumentParser, usual_is: str = "the paper's", without: Sequence[str] = ()) -> None:
+def schedule(
+    parser: argparse.ArgumentParser,
+    usual_is: str = "the paper's",
+    without: Sequence[str] = (),
+    config: type[TrainingConfig] | None = None,
+    known: Mapping[str, tuple[Any, str]] = SCHEDULE,
+) -> None:
     """How to train. Options not given are absent, so that --quick or a data set's recipe can put in its own."""
     from dsna_lib.training import TrainingConfig
 
+    config = config or TrainingConfig
     group = parser.add_argument_group(f"schedule (default: {usual_is})")
     group.add_argument("--quick", action="store_true", help="a short schedule for a CPU")
-    full, quick = TrainingConfig(), TrainingConfig.quick()
-    for name, (kind, text) in SCHEDULE.items():
+    full, quick = config(), config.quick()
+    for name, (kind, text) in known.items():
         if name in without:
             continue
         usual, short = getattr(full, name), getattr(quick, name)
         text += f" (default: {usual}" + (f"; with --quick: {short})" if short != usual else ")")
         form = {"choices": kind} if isinstance(kind, tuple) else {"type": kind, "metavar": "N"}
         group.add_argument(_flag(name), default=argparse.SUPPRESS, help=text, **form)
+
+
+SEGMENTATION_SCHEDULE = {
+    **{name: entry for name, entry in SCHEDULE.items() if name != "loss_over_classes"},
+    "head_rate": (number(float, 0), "learning rate of the new layers; biases learn twice as fast"),
+    "schedule": (("step", "poly"), "step: divide by 10 after --drop-after; poly: fall as (1 - progress) ** 0.9"),
+}
+
+
+def segmentation_network(parser: argparse.ArgumentParser) -> None:
+    """A segmentation network to train."""
+    from dsna_lib.segmentation import SegmentationConfig
+
+    group = parser.add_argument_group("network")
+    usual = {field.name: field.default for field in fields(SegmentationConfig)}
+    text = "vgg16 (DeepLab-LargeFOV), resnet101, resnet50, efficientnet_lite0, or a timm model of output stride 8"
+    group.add_argument("--backbone", default=usual["backbone"], help=text)
+    group.add_argument("--weights", default=usual["weights"], help="where it starts: imagenet, none, or a file")
+    text = "train its last N stages only (default: all)"
+    group.add_argument("--train-last", type=number(int, 0), metavar="N", help=text)
+    text = "of the dilated convolution (default: 1024 for vgg16, 128 for efficientnet_lite0, else 512)"
+    group.add_argument("--channels", type=number(int, 1), metavar="N", help=text)
+    text = "of the same, in cells of 8 pixels"
+    group.add_argument("--dilation", type=number(int, 1), default=usual["dilation"], metavar="N", help=text)
+    group.add_argument("--dropout", type=number(float, 0, 1), default=usual["dropout"], help="rate, in 0 .. 1")
+
+
+def segmentation_of_tables(parser: argparse.ArgumentParser) -> None:
+    """How Table III trains its segmentation networks; options not given leave it to the paper or to a recipe."""
+    group = parser.add_argument_group("segmentation, for table III (default: the paper's; for minivoc the book's)")
+    for name, kind, metavar, text in (
+        ("split", str, "SPLIT", "which pictures are annotated and learned from (default: those of --split)"),
+        ("backbone", str, "BACKBONE", "of the network (default: --backbone)"),
+        ("train_last", number(int, 0), "N", "train its last N stages only"),
+        ("epochs", number(int, 1), "N", "passes over the pictures"),
+        ("drop_after", number(int, 0), "N", "epoch after which the rates are divided by 10"),
+        ("batch_size", number(int, 1), "N", "pictures a step"),
+        ("crop", number(int, 16), "N", "side of the training crop in pixels, 8k + 1"),
+        ("scales", multiples, "S", "at which val is shown"),
+    ):
+        group.add_argument(f"--segment-{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
+
+
+def inference(parser: argparse.ArgumentParser) -> None:
+    """How to run a segmentation network."""
+    from dsna_lib import crf, segmentation
+
+    group = parser.add_argument_group("model")
+    text = "a file written by `dsna train-segmentation` (default: the one that ships with the package)"
+    group.add_argument("--model", type=Path, metavar="FILE", help=text)
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    text = "multiples of the picture's size at which it is shown, separated by commas"
+    usual = ",".join(map(str, segmentation.SCALES))
+    group.add_argument("--scales", type=multiples, default=usual, metavar="S", help=text)
+    group.add_argument("--flip", action="store_true", help="show it mirrored, too")
+    for name, low, purpose in (
+        ("batch_size", 1, "pictures read at a time; those of one size share a forward pass"),
+        ("workers", 0, "processes that read pictures"),
+        ("processes", 1, "processes that run the CRF; 0.5 GB each"),
+    ):
+        usual = default(segmentation.segment_split, name)
+        group.add_argument(_flag(name), type=number(int, low), default=usual, metavar="N", help=purpose)
+    group.add_argument("--precision", choices=("no", "bf16"), default="no", help="no: 32-bit numbers; bf16: mixed")
+    presets = (*crf.PRESETS, "none")
+    group.add_argument("--crf", choices=presets, default="segmentation", help="parameters by name")
+    group.add_argument("--no-crf", action="store_const", dest="crf", const="none", help="the same as --crf none")
+
+
+def multiples(text: str) -> tuple[float, ...]:
+    """An argparse type: positive numbers separated by commas.
+
+    Example:
+        >>> multiples("0.7, 1")
+        (0.7, 1.0)
+    """
+    found = tuple(float(word) for word in words(text))
+    if not found or min(found) <= 0:
+        raise argparse.ArgumentTypeError(f"{text} must be positive numbers separated by commas")
+    return found
 
 
 def _flag(name: str) -> str:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from dsna_lib import crf, figures
+from dsna_lib import crf, figures, segmentation
 from dsna_lib.annotate import FOREGROUND_THRESHOLD, pseudo_annotation
 from dsna_lib.data.pictures import VOID, read_image, read_mask, write_atomically, write_mask
 from dsna_lib.maps import KINDS, PictureMaps
+from dsna_lib.segmentation import SegmentationModel
 
 OWN_FILES = re.compile(rf"(annotation|annotation_crf|overlay|.+_({'|'.join(KINDS)}))\.png")
 MAX_SIDE = 1024
@@ -126,14 +128,56 @@ def write_refined(
     return {"share_crf": _shares(refined, labels, class_names), "crf_size": image.shape[1::-1]}
 
 
+def write_segmentation(
+    picture: str | Path,
+    model: SegmentationModel,
+    folder: str | Path,
+    scales: Sequence[float] = segmentation.SCALES,
+    flip: bool = False,
+    params: crf.CRFParams | str | None = "segmentation",
+    max_side: int = MAX_SIDE,
+    precision: str = "no",
+) -> dict[str, Any]:
+    """Segment one photograph, without any label: ``segmentation.png`` (palette, its own size) and ``overlay.png``.
+
+    Args:
+        picture: the photograph's file.
+        model: a segmentation network.
+        folder: where to.
+        scales, flip, precision: see :func:`dsna_lib.segmentation.probabilities`.
+        params: of the CRF, or the name of a preset; None for no CRF.
+        max_side: longer side at which the network and the CRF see it at most, in pixels; 0 for its own size.
+
+    Returns:
+        ``picture``, ``folder``, ``size`` (width, height) at which it was segmented, and ``share`` (of the picture, in
+        0..1: background and every class that was found).
+
+    Raises:
+        PictureError: the picture cannot be read.
+        RuntimeError: out of memory.
+        ImportError: pydensecrf is not installed.
+    """
+    folder, image = Path(folder), read_image(picture)
+    own_size, image = image.shape[:2], reduced(image, max_side)
+    shown = torch.from_numpy(image).permute(2, 0, 1)[None]
+    found = segmentation.probabilities(model, shown, scales, flip, precision)[0].cpu().numpy()
+    mask = found.argmax(axis=0).astype(np.uint8) if params is None else segmentation.refined(image, found, params)
+    write_mask(folder / "segmentation.png", resized(mask, own_size))
+    _write_view(folder / "overlay.png", figures.overlay(image, mask))
+    names = model.config.class_names
+    shares = _shares(mask, [int(c) - 1 for c in np.unique(mask) if c], names)
+    shares.pop("void")
+    return {"picture": str(picture), "folder": str(folder), "size": image.shape[1::-1], "share": shares}
+
+
 def summary(shown: dict[str, Any]) -> str:
-    """What :func:`write_maps` and :func:`write_refined` returned, in lines for people."""
+    """What :func:`write_maps` and :func:`write_refined`, or :func:`write_segmentation`, returned, for people."""
     lines = [f"{shown['picture']} -> {shown['folder']}"]
     for name, share in shown["share"].items():
         line = f"  {name:<14}{share:6.1%} of the picture"
         if "share_crf" in shown:
             line += f", {shown['share_crf'][name]:6.1%} after the CRF"
-        if name in shown["probability"]:
+        if name in shown.get("probability", ()):
             probability = shown["probability"][name]
             line += f"; the model is {probability:.0%} sure" + (": is it there?" if probability < 0.1 else "")
         lines.append(line)

@@ -707,7 +707,7 @@ def test_bad_checkpoints(run, model_file, original, tmp_path):
         ("gone.pth", "no such weight file"),
         ("text.pth", "is no PyTorch checkpoint"),
         ("cut.pth", "is no PyTorch checkpoint, or a truncated one"),
-        ("other.pth", "is a checkpoint, but not a model file"),
+        ("other.pth", "is a checkpoint, but no model file of this book"),
     ):
         code, _, err = run("annotate", path, "--labels", "cat", "--model", tmp_path / name)
         assert code == 3
