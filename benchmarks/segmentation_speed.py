@@ -1,6 +1,6 @@
 """What the training loop, reading pictures and the CRF cost, side by side in one run.
 
-- The book's loop (:func:`dsna_lib.training.fit`: checkpoints, logs, exact resumption, many processes) and a bare PyTorch
+- The book's loop (:func:`dsna_lib.training.fit`: checkpoints, logs, exact resumption) and a bare PyTorch
   loop around the same network, the same pictures and the same loss take turns, a few steps each; the ratio of the
   median steps is reported. What the checkpoint at the end of an epoch takes is not a step's and is left out.
 - Reading pictures: the share of the bare loop's step that it waits for its loader.

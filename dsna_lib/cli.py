@@ -504,8 +504,6 @@ def _train_segmentation(args: argparse.Namespace) -> dict[str, Any]:
         listed, pictures = len(pictures), segmentation.annotated(pictures, args.annotations, args.skip_missing)
         if len(pictures) < listed:
             _say(args, f"{listed - len(pictures)} of {listed} pictures have no annotation and are left out.")
-    elif bare := [record.id for record in pictures.records if record.mask is None]:
-        raise ValueError(f"{len(bare)} of {len(pictures)} pictures, such as {bare[0]}, have no mask to learn from")
     settings = _backbone(args) | {name: getattr(args, name) for name in ("channels", "dilation", "dropout")}
     config = replace(_schedule(args, SegmentationTraining), whole=loss is not None)
     _, run = runs.train_once(SegmentationConfig(pictures.class_names, **settings), pictures, config, args.out, loss)

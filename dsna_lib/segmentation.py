@@ -21,6 +21,7 @@ import multiprocessing
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -321,7 +322,14 @@ def _named(names: Sequence[str], separator: str = ", ") -> str:
 
 
 def annotations_digest(pictures: Pictures) -> str:
-    """A digest over the content of all masks."""
+    """A digest over the content of all masks.
+
+    Raises:
+        AnnotationError: pictures without a mask.
+    """
+    bare = [record.id for record in pictures.records if record.mask is None]
+    if bare:
+        raise AnnotationError(f"{len(bare)} of {len(pictures)} pictures have no mask to learn from: {_named(bare)}")
     digest = hashlib.sha256()
     for record in pictures.records:
         digest.update(Path(record.mask).read_bytes())
@@ -447,7 +455,7 @@ def refined(image: np.ndarray, found: np.ndarray, params: crf.CRFParams | str = 
         ``(H, W)`` uint8.
     """
     found = np.asarray(found, np.float32)
-    plausible = found.max(axis=(1, 2)) >= PLAUSIBLE
+    plausible = found.max(axis=(1, 2)) >= min(PLAUSIBLE, 1 / len(found))
     return crf.refine(image, found * plausible[:, None, None], params)
 
 
@@ -588,15 +596,22 @@ class _Refiner:
             _refine_and_write(*job)
             return
         self.waiting.append(self.pool.submit(_refine_and_write, *job))
-        while len(self.waiting) > 2 * self.processes:
-            self.waiting.pop(0).result()
+        self._wait(2 * self.processes)
+
+    def _wait(self, left: int) -> None:
+        try:
+            while len(self.waiting) > left:
+                self.waiting.pop(0).result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a process of the CRF died (out of memory?); run again with fewer processes to go on"
+            ) from None
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         if self.pool is not None:
             try:
                 if kind is None:
-                    for future in self.waiting:
-                        future.result()
+                    self._wait(0)
             finally:
                 self.pool.shutdown(cancel_futures=True)
 
@@ -616,7 +631,7 @@ def server_archive(folder: str | Path, pictures: Pictures, path: str | Path) -> 
         path: the archive, ``.tar.gz``.
 
     Returns:
-        The archive: ``results/VOC2012/Segmentation/comp6_SPLIT_cls/ID.png``.
+        The archive: ``results/VOC2012/Segmentation/comp6_test_cls/ID.png``.
 
     Raises:
         AnnotationError: masks that are missing; the message counts and names them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -18,12 +19,16 @@ from dsna_lib import maps, runs
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def one_pass() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("one_pass", FOLDER / "one_pass.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def one_pass() -> ModuleType:
+    return script("one_pass")
 
 
 @pytest.fixture
@@ -102,3 +107,15 @@ def test_command_line_writes_the_result(
     assert "one picture at a time" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         one_pass.main(["--rounds", "0"])
+
+
+def test_both_training_loops_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("segmentation_speed")
+    monkeypatch.setattr(module.minivoc, "load", lambda split: tiny.pictures(tmp_path, 10, masks=True))
+    monkeypatch.setattr(module.segmentation, "create", lambda config: tiny.segmentation())
+    shape = {"batch_size": 2, "crop": 17, "steps": 5, "rounds": 2, "precision": "no", "workers": 0}
+    found = module.steps(argparse.Namespace(backbone="tiny", train_last=None, **shape))
+    assert found["steps"] == 2 * (5 - 1 - module.SKIPPED)
+    assert found["own_milliseconds"] > 0
+    assert found["bare_milliseconds"] > 0
+    assert 0 < found["waiting_for_pictures"] < 1

@@ -17,6 +17,7 @@ from torch import nn
 from dsna_lib.attention import AttentionModel, DecoupledAttention
 from dsna_lib.backbones import Backbone
 from dsna_lib.data import Pictures, Record, write_mask
+from dsna_lib.segmentation import SegmentationModel
 
 NAMES = ("red", "green", "blue")
 
@@ -31,6 +32,13 @@ def backbone() -> Backbone:
 def model(seed: int = 0, dropout: float = 0.5) -> AttentionModel:
     torch.manual_seed(seed)
     return AttentionModel(backbone(), DecoupledAttention(8, len(NAMES), dropout)).eval()
+
+
+def segmentation(seed: int = 0, dropout: float = 0.5) -> SegmentationModel:
+    """The same backbone with a score for each cell and class."""
+    torch.manual_seed(seed)
+    head = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(8, len(NAMES) + 1, 1))
+    return SegmentationModel(backbone(), head).eval()
 
 
 def pictures(folder: Path, count: int = 8, masks: bool = False) -> Pictures:
@@ -57,7 +65,7 @@ def pictures(folder: Path, count: int = 8, masks: bool = False) -> Pictures:
 
 # One server imports torch once and hands out fresh processes in milliseconds.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["dsna_lib.annotate", "dsna_lib.crf", "dsna_lib.training"])
+SERVER.set_forkserver_preload(["dsna_lib.annotate", "dsna_lib.crf", "dsna_lib.segmentation"])
 
 
 def in_processes(work: Callable[..., None], *arguments: Any, count: int = 1) -> list[int]:
