@@ -260,6 +260,13 @@ def _own_pictures(paths: Sequence[Path], labels: Sequence[str] | None, class_nam
     return Pictures([Record(path.stem, path, indices) for path in paths], class_names)
 
 
+def _note(result: dict[str, Any], name: str, error: Exception) -> None:
+    """Note that a picture failed, and go on with the next; a full disk ends the command."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    result["failed"][name] = _sentence(error)
+
+
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
@@ -421,9 +428,7 @@ def _annotate_pictures(args: argparse.Namespace, pictures: Pictures, model: Atte
         except ImportError as error:  # no pydensecrf: what needs none is still worth having
             refine, result["error"], result["code"] = False, str(error), 3
         except (OSError, ValueError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            result["failed"][record.id] = _sentence(error)
+            _note(result, record.id, error)
             continue
         result["done"] += 1
         _say(args, photos.summary(shown))
@@ -578,9 +583,7 @@ def _segment_pictures(args: argparse.Namespace, paths: Sequence[Path], model: Se
         try:
             shown = photos.write_segmentation(path, model, args.out / path.stem, params=params, **look)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            result["failed"][path.stem] = _sentence(error)
+            _note(result, path.stem, error)
             continue
         result["done"] += 1
         result["pictures"].append(shown)

@@ -203,13 +203,17 @@ def architecture(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dropout", type=number(float, 0, 1), default=usual["dropout"], help="rate, in 0 .. 1")
 
 
-def backbone(parser: argparse.ArgumentParser, usual_stages: str = "all") -> argparse._ArgumentGroup:
-    """What an attention head sits on; returns the group."""
+def backbone(
+    parser: argparse.ArgumentParser,
+    usual_stages: str = "all",
+    names: str = "vgg16, efficientnet_lite0, or a timm model",
+) -> argparse._ArgumentGroup:
+    """What an attention or segmentation head sits on; returns the group."""
     from dsna_lib.attention import ModelConfig
 
     group = parser.add_argument_group("model")
     usual = {field.name: field.default for field in fields(ModelConfig)}
-    group.add_argument("--backbone", default=usual["backbone"], help="vgg16, efficientnet_lite0, or a timm model")
+    group.add_argument("--backbone", default=usual["backbone"], help=names)
     group.add_argument("--weights", default=usual["weights"], help="where it starts: imagenet, none, or a file")
     text = f"train its last N stages only (default: {usual_stages})"
     group.add_argument("--train-last", type=number(int, 0), metavar="N", help=text)
@@ -250,13 +254,9 @@ def segmentation_network(parser: argparse.ArgumentParser) -> None:
     """A segmentation network to train."""
     from dsna_lib.segmentation import SegmentationConfig
 
-    group = parser.add_argument_group("network")
     usual = {field.name: field.default for field in fields(SegmentationConfig)}
     text = "vgg16 (DeepLab-LargeFOV), resnet101, resnet50, efficientnet_lite0, or a timm model of output stride 8"
-    group.add_argument("--backbone", default=usual["backbone"], help=text)
-    group.add_argument("--weights", default=usual["weights"], help="where it starts: imagenet, none, or a file")
-    text = "train its last N stages only (default: all)"
-    group.add_argument("--train-last", type=number(int, 0), metavar="N", help=text)
+    group = backbone(parser, names=text)
     text = "of the dilated convolution (default: 1024 for vgg16, 128 for efficientnet_lite0, else 512)"
     group.add_argument("--channels", type=number(int, 1), metavar="N", help=text)
     text = "of the same, in cells of 8 pixels"

@@ -80,10 +80,6 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
 # --- networks
 
 
@@ -180,7 +176,7 @@ def test_the_surgery_changes_no_weight():
     torch.manual_seed(0)
     model = create(SegmentationConfig(tiny.NAMES, "vgg16", weights=None))
     before, after = plain.state_dict(), model.backbone.state_dict()
-    assert same(before, after)
+    assert tiny.same(before, after)
     assert model.backbone.output_stride == 8
 
 
@@ -605,7 +601,7 @@ def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(tmp_path, s
     model = tiny.segmentation(seed=99)
     model.load_state_dict(tiny.segmentation().state_dict())
     train_segmentation(model, split, CONFIG, folder)
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
     assert without_time(read_log(folder)) == reference[1]
 
 
@@ -613,7 +609,7 @@ def test_image_labels_are_not_learned_from(tmp_path, split, reference):
     split.records = [replace(record, labels=()) for record in split.records]
     model = tiny.segmentation()
     train_segmentation(model, split, CONFIG, tmp_path / "run")
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
 
 
 class Seen:
@@ -639,7 +635,7 @@ def test_another_loss(tmp_path, split, reference):
     assert batch["logits"].shape == (2, 4, 5, 5)
     logged = [line["loss"] for line in read_log(tmp_path / "run")]
     assert logged == pytest.approx([line["loss"] + 2 for line in reference[1]], rel=1e-5)  # one label a picture
-    assert same(model.state_dict(), reference[0])  # a constant has no gradient
+    assert tiny.same(model.state_dict(), reference[0])  # a constant has no gradient
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -972,7 +968,7 @@ def test_save_and_load(model_file):
     model, path = model_file
     loaded = segmentation.load(path, list(tiny.NAMES))
     assert loaded.config == TINY
-    assert same(model.state_dict(), loaded.state_dict())
+    assert tiny.same(model.state_dict(), loaded.state_dict())
     assert not any(module.training for module in loaded.modules())
 
 
@@ -992,7 +988,7 @@ def test_frozen_imagenet_stages_are_not_stored_again(tmp_path, lite0):
     last = len(lite0.backbone.stages) - 1
     assert {key.split(".")[2] for key in stored if key.startswith("backbone")} == {str(last - 1), str(last)}
     loaded = segmentation.load(tmp_path / "model.pth")
-    assert same(lite0.state_dict(), loaded.state_dict())
+    assert tiny.same(lite0.state_dict(), loaded.state_dict())
     assert loaded.backbone.trained_stages == 2
     learning = [{name for name, p in model.named_parameters() if p.requires_grad} for model in (lite0, loaded)]
     assert learning[0] == learning[1]

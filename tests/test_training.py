@@ -50,10 +50,6 @@ def without_time(log):
     return [{k: v for k, v in line.items() if k != "seconds"} for line in log]
 
 
-def same(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
 def test_a_run_leaves_its_log_its_configuration_and_one_checkpoint(reference):
     state, log, folder = reference
     assert [line["step"] for line in log] == list(range(1, 13))
@@ -64,7 +60,7 @@ def test_a_run_leaves_its_log_its_configuration_and_one_checkpoint(reference):
     assert json.loads((folder / "training.json").read_text())["head_rate"] == 0.1
     assert (folder / "done").read_text() == "12\n"
     assert not (folder / "checkpoint.partial").exists()
-    assert not same(state, tiny.model().state_dict())
+    assert not tiny.same(state, tiny.model().state_dict())
 
 
 def test_the_model_comes_back_in_evaluation_mode(tmp_path, split):
@@ -85,14 +81,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path, spl
     again, other = tiny.model(), tiny.model()
     train_attention(again, split, CONFIG, tmp_path / "again")
     train_attention(other, split, replace(CONFIG, seed=4), tmp_path / "other")
-    assert same(again.state_dict(), reference[0])
-    assert not same(other.state_dict(), reference[0])
+    assert tiny.same(again.state_dict(), reference[0])
+    assert not tiny.same(other.state_dict(), reference[0])
 
 
 def test_reading_in_other_processes_changes_nothing(tmp_path, split, reference):
     model = tiny.model()
     train_attention(model, split, replace(CONFIG, workers=1), tmp_path / "run")
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
 
 
 def train_until_killed(data: Path, folder: Path, last_step: int) -> None:
@@ -123,7 +119,7 @@ def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
     model = tiny.model(seed=99)
     model.load_state_dict(tiny.model().state_dict())
     train_attention(model, split, CONFIG, folder)
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
     assert without_time(read_log(folder)) == reference[1]  # one line a step, each the same
 
 
@@ -133,7 +129,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, split, reference, monkeyp
     monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("trained again"))
     model = tiny.model(seed=99)
     train_attention(model, split, CONFIG, folder)
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
     assert len(read_log(folder)) == 12
 
 
@@ -141,7 +137,7 @@ def test_the_last_step_is_kept_however_checkpoints_fall(tmp_path, split, referen
     model = tiny.model()
     train_attention(model, split, replace(CONFIG, checkpoint_every=5), tmp_path / "run")
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-0000012"]
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
 
 
 def test_more_workers_or_checkpoints_may_resume_a_run_but_other_rates_may_not(tmp_path, split):
@@ -174,7 +170,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, split, reference, monk
     assert not (tmp_path / "run" / "done").exists()
     monkeypatch.undo()
     train_attention(model, split, CONFIG, tmp_path / "run")
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
 
 
 def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path, split):
@@ -221,7 +217,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, split, reference, mon
     monkeypatch.undo()
     model = tiny.model()
     train_attention(model, split, CONFIG, tmp_path / "run")
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, split):
@@ -268,7 +264,7 @@ def test_training_never_reads_a_mask(tmp_path, monkeypatch, reference):
     model, split = tiny.model(), tiny.pictures(tmp_path / "data", masks=True)
     split.masks = True  # even when the data set was asked for them
     train_attention(model, split, CONFIG, tmp_path / "run")
-    assert same(model.state_dict(), reference[0])
+    assert tiny.same(model.state_dict(), reference[0])
 
 
 def test_frozen_stages_stay_as_they_are(tmp_path, split):
@@ -282,7 +278,7 @@ def test_frozen_stages_stay_as_they_are(tmp_path, split):
     model.backbone.train_last(0)
     before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
     train_attention(model, split, replace(CONFIG, epochs=1), tmp_path / "none")
-    assert same(model.backbone.state_dict(), before)
+    assert tiny.same(model.backbone.state_dict(), before)
 
 
 def test_the_sum_over_classes_trains_with_more_force(tmp_path, split, reference):
@@ -296,8 +292,8 @@ def test_one_process_may_train_under_several_precisions(tmp_path, split, referen
     train_attention(half, split, replace(CONFIG, precision="bf16"), tmp_path / "half")
     again = tiny.model()
     train_attention(again, split, CONFIG, tmp_path / "full")
-    assert same(again.state_dict(), reference[0])
-    assert not same(half.state_dict(), reference[0])
+    assert tiny.same(again.state_dict(), reference[0])
+    assert not tiny.same(half.state_dict(), reference[0])
     losses = [line["loss"] for line in read_log(tmp_path / "half")]
     assert losses == pytest.approx([line["loss"] for line in reference[1]], abs=0.1)
 
@@ -318,7 +314,7 @@ def test_two_gloo_processes_train_what_one_trains(tmp_path, split):
     """The same pictures in each step, half of them in each process, so the same weights but for rounding."""
     assert tiny.in_processes(train_a_share, tmp_path / "data", tmp_path / "two", tmp_path, count=2) == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
-    assert same(first, second)
+    assert tiny.same(first, second)
     one = tiny.model(dropout=0.0)
     train_attention(one, split, replace(CONFIG, batch_size=4, checkpoint_every=1, epochs=2), tmp_path / "one")
     for name, value in one.state_dict().items():

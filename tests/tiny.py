@@ -63,6 +63,11 @@ def pictures(folder: Path, count: int = 8, masks: bool = False) -> Pictures:
     return Pictures(records, NAMES)
 
 
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts are equal to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
 # One server imports torch once and hands out fresh processes in milliseconds.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["dsna_lib.annotate", "dsna_lib.crf", "dsna_lib.segmentation"])
