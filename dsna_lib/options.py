@@ -185,7 +185,7 @@ SCHEDULE = {  # fields of TrainingConfig: type or choices of their option, and h
     "crop": (number(int, 16), "side of the training crop in pixels"),
     "scales": (span, "range of the shorter side before cropping, in multiples of the crop, such as 0.8,1.25"),
     "seed": (number(int, 0), "seed of everything random"),
-    "precision": (("no", "bf16", "fp16"), "no: 32-bit numbers; bf16 and fp16: mixed"),
+    "precision": (("auto", "no", "bf16", "fp16"), "no: 32-bit numbers; bf16, fp16: mixed; auto: the quickest here"),
     "workers": (number(int, 0), "processes that read pictures"),
     "checkpoint_every": (number(int, 0), "steps between checkpoints; 0: once an epoch"),
     "device": (("auto", "cpu", "cuda"), "auto: a GPU if there is one"),
@@ -233,11 +233,12 @@ def schedule(
     config = config or TrainingConfig
     group = parser.add_argument_group(f"schedule (default: {usual_is})")
     group.add_argument("--quick", action="store_true", help="a short schedule for a CPU")
-    full, quick = config(), config.quick()
+    full = config()
     for name, (kind, text) in known.items():
         if name in without:
             continue
-        usual, short = getattr(full, name), getattr(quick, name)
+        usual = getattr(full, name)
+        short = config.QUICK.get(name, usual)
         text += f" (default: {usual}" + (f"; with --quick: {short})" if short != usual else ")")
         form = {"choices": kind} if isinstance(kind, tuple) else {"type": kind, "metavar": "N"}
         group.add_argument(_flag(name), default=argparse.SUPPRESS, help=text, **form)

@@ -103,7 +103,7 @@ DRAWN_TRAINING = {
     "head_rate": 0.03,
     "crop": 129,
     "scales": (1.0, 1.6),
-    "precision": "bf16",
+    "precision": "auto",
     "workers": 0,
 }
 

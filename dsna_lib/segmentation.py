@@ -209,13 +209,9 @@ class SegmentationTraining(TrainingConfig):
     whole: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.schedule not in ("step", "poly"):
             raise ValueError(f"schedule={self.schedule!r}: choose 'step' or 'poly'")
-
-    @classmethod
-    def quick(cls, **changes: Any) -> SegmentationTraining:
-        """A short schedule for a laptop: 6 epochs, bf16."""
-        return cls(**{"epochs": 6, "drop_after": 4, "precision": "bf16"} | changes)
 
     def rate_factor(self, epoch: float) -> float:
         """What the rates are multiplied by after this many epochs, a fraction for a step within one."""

@@ -182,7 +182,7 @@ DRAWN_TRAINING = {
     "backbone_rate": 0.02,
     "head_rate": 0.2,
     "scales": (1.0, 1.25),
-    "precision": "bf16",
+    "precision": "auto",
     "workers": 0,  # reading these small pictures is quicker than starting processes for it
 }
 

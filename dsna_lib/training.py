@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ class TrainingConfig:
         crop: side of the training crop in pixels.
         scales: range of the shorter side before cropping, in multiples of `crop`.
         seed: of everything random.
-        precision: ``"no"`` (fp32), ``"bf16"`` or ``"fp16"`` (mixed precision).
+        precision: ``"no"`` (fp32), ``"bf16"`` or ``"fp16"`` (mixed precision), or ``"auto"``, which becomes what
+            :func:`native_precision` says, so that a run records what it used.
         workers: processes that read pictures.
         checkpoint_every: steps between checkpoints; 0 means once an epoch.
         device: ``"auto"`` (a GPU if there is one) or ``"cpu"`` or ``"cuda"``.
@@ -73,11 +74,16 @@ class TrainingConfig:
     workers: int = 2
     checkpoint_every: int = 0
     device: str = "auto"
+    QUICK: ClassVar[dict[str, Any]] = {"epochs": 6, "drop_after": 4, "precision": "auto"}
+
+    def __post_init__(self) -> None:
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", native_precision(self.device))
 
     @classmethod
-    def quick(cls, **changes: Any) -> TrainingConfig:
-        """A short schedule for a laptop: 6 epochs, bf16."""
-        return cls(**{"epochs": 6, "drop_after": 4, "precision": "bf16"} | changes)
+    def quick(cls, **changes: Any) -> Self:
+        """A short schedule for a laptop: 6 epochs, in bf16 where the processor has it."""
+        return cls(**cls.QUICK | changes)
 
     def decisive(self) -> dict[str, Any]:
         """The fields that change what is learned, as plain JSON values.
@@ -179,6 +185,28 @@ def fit(
     accelerator.free_memory()
     model.eval()
     return folder
+
+
+def native_precision(device: str = "auto") -> str:
+    """The quickest precision that a processor has instructions for.
+
+    A CPU without them emulates bf16, some twenty times slower than it computes in fp32.
+
+    Args:
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        ``"bf16"`` where there are bf16 instructions; without them ``"fp16"`` on a GPU and ``"no"``, fp32, on a CPU.
+
+    Example:
+        >>> native_precision("cpu") in ("bf16", "no")
+        True
+    """
+    if device != "cpu" and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    # torch has no public question for this; where a release lacks the private one, fp32 is always right.
+    known = [getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("amx_tile", "avx512_bf16")]
+    return "bf16" if any(supported() for supported in known) else "no"
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:

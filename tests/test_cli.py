@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dsna_lib import attention, cli, crf, photos, runs
+from dsna_lib import attention, cli, crf, photos, runs, training
 from dsna_lib.cli import main
 from dsna_lib.data import read_mask, voc, write_mask
 from dsna_lib.data.minivoc import CLASS_NAMES as ANIMALS
@@ -358,7 +358,7 @@ def test_train_options_reach_the_configuration(run, original, monkeypatch):
     run(*data, "--quick", "--seed", 7, "--head-rate", 0.5, "--limit", 2, "--backbone", "vgg16", "--dropout", 0.1)
     run(*data)
     (model, pictures, config, out), plain = seen
-    assert (config.epochs, config.precision, config.seed, config.head_rate) == (6, "bf16", 7, 0.5)
+    assert (config.epochs, config.precision, config.seed, config.head_rate) == (6, training.native_precision(), 7, 0.5)
     assert (model.backbone, model.dropout, model.weights) == ("vgg16", 0.1, "imagenet")
     assert (len(pictures), out) == (2, None)
     assert plain[2] == type(config)()

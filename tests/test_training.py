@@ -15,7 +15,14 @@ import torch
 
 from dsna_lib import training
 from dsna_lib.data import pictures as pictures_module
-from dsna_lib.training import TrainingConfig, TrainingError, checkpoints, read_log, train_attention
+from dsna_lib.training import (
+    TrainingConfig,
+    TrainingError,
+    checkpoints,
+    native_precision,
+    read_log,
+    train_attention,
+)
 
 # Eight pictures in batches of two: four steps an epoch, a checkpoint in the middle of each.
 CONFIG = TrainingConfig(
@@ -331,4 +338,23 @@ def test_rates_and_schedules():
     effective = [rate / (1 - paper.momentum) for rate in (paper.backbone_rate, paper.head_rate)]
     assert effective == pytest.approx([0.01, 0.1])
     assert [paper.rate_factor(e) for e in (0, 9, 10, 19)] == [1, 1, 0.1, 0.1]
-    assert (quick.epochs, quick.precision, quick.seed) == (6, "bf16", 5)
+    assert (quick.epochs, quick.precision, quick.seed) == (6, native_precision(), 5)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [((False, False), "no"), ((True, False), "bf16"), ((False, True), "bf16"), ((True, True), "bf16")],
+)
+def test_bf16_only_where_a_processor_has_instructions_for_it(monkeypatch, instructions, expected):
+    for name, there in zip(("amx_tile", "avx512_bf16"), instructions, strict=True):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=there: there)
+    assert native_precision("cpu") == TrainingConfig(precision="auto", device="cpu").precision == expected
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")  # an older torch
+    assert native_precision("cpu") == ("bf16" if instructions[1] else "no")
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_precision_of_a_gpu(monkeypatch, bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert native_precision() == native_precision("cuda") == expected
