@@ -803,13 +803,15 @@ def _pipeline(args: argparse.Namespace, mining: tables.Recipe) -> pipelines.Reci
     }
     split = given.pop("split", None)
     train = mining.train if split is None else subset(load(args.data, split, args.root), args.limit)
+    scales = {}
     if drawn:
         network, schedule = pipelines.DRAWN_NETWORK, pipelines.DRAWN_TRAINING
+        scales["scales"] = pipelines.DRAWN_SCALES
     else:
         network = {"backbone": args.backbone}
         schedule = {"precision": mining.training.precision, "workers": mining.training.workers}
     network |= {name: given.pop(name) for name in ("backbone", "train_last") if name in given}
-    scales = {"scales": given.pop("scales")} if "scales" in given else {}
+    scales |= {"scales": given.pop("scales")} if "scales" in given else {}
     training = SegmentationTraining(**schedule | given | {"device": mining.training.device})
     return pipelines.Recipe(mining, train, SegmentationConfig(train.class_names, **network), training, **scales)
 
