@@ -26,7 +26,9 @@ def main() -> None:
     ask.add_argument("--backbone", default="vgg16")
     ask.add_argument("--pictures", type=int, default=8)
     ask.add_argument("--steps", type=int, default=300)
-    ask.add_argument("--precision", default="bf16", choices=["no", "bf16"])
+    ask.add_argument("--train-last", type=int, help="stages of the backbone that learn; all by default")
+    ask.add_argument("--backbone-rate", type=float, default=0.001)
+    ask.add_argument("--precision", default="auto", choices=["auto", "no", "bf16"])
     ask.add_argument("--name", default="", help="results/NAME.json is written")
     args = ask.parse_args()
     pictures = voc.load(args.root, "train")
@@ -35,13 +37,15 @@ def main() -> None:
         epochs=args.steps,  # all pictures are one batch
         batch_size=args.pictures,
         scales=(1.0, 1.3),
+        backbone_rate=args.backbone_rate,
+        head_rate=10 * args.backbone_rate,
         schedule="poly",
         precision=args.precision,
-        workers=1,
+        workers=0,
         checkpoint_every=args.steps,
     )
     torch.manual_seed(0)
-    model = segmentation.create(SegmentationConfig(pictures.class_names, args.backbone))
+    model = segmentation.create(SegmentationConfig(pictures.class_names, args.backbone, train_last=args.train_last))
     with tempfile.TemporaryDirectory() as folder:
         segmentation.train_segmentation(model, pictures, config, Path(folder) / "run")
         loss = training.read_log(Path(folder) / "run")[-1]["loss"]
