@@ -1,0 +1,139 @@
+"""Profiles: the values that the chapters print, and one sentence for every parameter that does not fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+
+from dsna_lib import profiles, tables
+from dsna_lib.data import minivoc, voc
+from dsna_lib.profiles import ProfileError
+from dsna_lib.training import TrainingConfig, native_precision
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list:
+    """Nothing is drawn; what was asked for is noted."""
+    asked: list = []
+
+    def load(split: str, **options: int) -> object:
+        asked.append((split, options))
+        return tiny.pictures(tmp_path / split)
+
+    monkeypatch.setattr(minivoc, "load", load)
+    return asked
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch, shown: bool, bf16: bool = False) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: shown)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+
+
+def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn: list) -> None:
+    with_gpu(monkeypatch, False)
+    setup = profiles.attention("cpu", seed=3)
+    assert drawn == [("train", {"train": 400}), ("val", {"train": 400})]
+    assert setup.training == TrainingConfig(**tables.DRAWN_TRAINING, seed=3)
+    assert (setup.training.epochs, setup.training.drop_after) == (6, 4)
+    assert (setup.training.backbone_rate, setup.training.head_rate, setup.training.scales) == (0.02, 0.2, (1.0, 1.25))
+    assert setup.training.precision == native_precision("cpu")
+    assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", 2)
+    assert setup.device == "cpu"
+
+
+def test_a_chapter_and_a_table_share_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, False)
+    setup = profiles.attention("cpu")
+    # What the digest of a run is taken over: who reads the pictures is no part of it.
+    assert setup.training.decisive() == TrainingConfig(**tables.DRAWN_TRAINING | {"workers": 2}).decisive()
+
+
+@pytest.mark.parametrize("bf16, precision, look", [(True, "bf16", "bf16"), (False, "fp16", "no")])
+def test_colab_takes_the_precision_of_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, drawn: list, bf16: bool, precision: str, look: str
+) -> None:
+    with_gpu(monkeypatch, True, bf16)
+    setup = profiles.attention("colab")
+    assert drawn[0] == ("train", {"train": 2000})
+    assert (setup.training.epochs, setup.training.drop_after) == (12, 10)
+    assert (setup.training.precision, setup.look_precision, setup.device) == (precision, look, "cuda")
+
+
+def test_full_is_the_papers_schedule_on_voc(monkeypatch: pytest.MonkeyPatch, drawn: list, tmp_path: Path) -> None:
+    with_gpu(monkeypatch, True, bf16=True)
+    splits = []
+    monkeypatch.setattr(voc, "load", lambda root, split: splits.append((root, split)) or tiny.pictures(tmp_path))
+    setup = profiles.attention("full", seed=1, voc_root="VOCdevkit", head="conventional")
+    assert splits == [(Path("VOCdevkit"), "train_aug"), (Path("VOCdevkit"), "val")]
+    assert drawn == []
+    assert setup.training == replace(TrainingConfig(), precision="bf16", seed=1)
+    assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("vgg16", "conventional", None)
+
+
+def test_fields_of_the_model_replace_the_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, False)
+    model = profiles.attention("cpu", head="single_stream", dropout=0.0, train_last=1).model
+    assert (model.head, model.dropout, model.train_last) == ("single_stream", 0.0, 1)
+
+
+def test_printing_shows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, False)
+    assert str(profiles.attention("cpu", head="single_stream")) == (
+        "8 pictures to learn from, 8 to look at, 3 classes\n"
+        "efficientnet_lite0 with a single-stream head; 6 epochs in batches of 15, learning rates 0.02 and 0.2"
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ({"profile": "gpu"}, "unknown profile 'gpu': choose cpu, colab or full"),
+        ({"profile": ""}, "unknown profile ''"),
+        ({"profile": "full"}, "profile 'full' needs a GPU and this machine shows none"),
+        ({"profile": "colab"}, "profile 'colab' needs a GPU and this machine shows none"),
+        ({"profile": "cpu", "seed": -1}, "seed -1: choose a whole number, 0 or more"),
+        ({"profile": "cpu", "seed": "x"}, "seed 'x': choose a whole number, 0 or more"),
+        ({"profile": "cpu", "seed": 0.5}, "seed 0.5: choose a whole number, 0 or more"),
+    ],
+)
+def test_wrong_parameters(monkeypatch: pytest.MonkeyPatch, drawn: list, wrong: dict, says: str) -> None:
+    with_gpu(monkeypatch, False)
+    with pytest.raises(ProfileError, match=says) as caught:
+        profiles.attention(**wrong)
+    assert "\n" not in str(caught.value)
+    assert drawn == [], "refused only after pictures were drawn"
+
+
+def test_full_without_voc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_gpu(monkeypatch, True)
+    with pytest.raises(ProfileError, match="needs PASCAL VOC: set voc_root to the folder that holds JPEGImages"):
+        profiles.attention("full")
+    with pytest.raises(ProfileError, match=f"voc_root: no JPEGImages folder under {tmp_path}"):
+        profiles.attention("full", voc_root=tmp_path)
+
+
+def test_choose() -> None:
+    assert profiles.choose("colab", {"cpu": 1, "colab": 2}) == 2
+    with pytest.raises(ProfileError, match="unknown profile 'full': choose cpu or colab"):
+        profiles.choose("full", {"cpu": 1, "colab": 2})
+
+
+def test_stored_tables_are_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(profiles.results_folder().glob("table_*.json"))
+
+
+def test_stored_tables_of_ones_own(tmp_path: Path) -> None:
+    assert profiles.results_folder(tmp_path) == tmp_path
+    assert profiles.results_folder(str(tmp_path)) == tmp_path
+    with pytest.raises(ProfileError, match=f"results: there is no folder {tmp_path / 'nowhere'};"):
+        profiles.results_folder(tmp_path / "nowhere")
+
+
+def test_a_notebook_shows_the_sentence_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell()
+    shell.run_cell("from dsna_lib import profiles\nprofiles.choose('gpu', {'cpu': 1, 'full': 2})")
+    assert capsys.readouterr().out.strip() == "ProfileError: unknown profile 'gpu': choose cpu or full"
