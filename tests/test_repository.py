@@ -1,0 +1,165 @@
+"""The repository's address: one command writes it everywhere, and takes it out again; the workflows hang together."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+ADDRESS = "https://github.com/some-one/dsna.book"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+spec = importlib.util.spec_from_file_location("set_repository", ROOT / "tools" / "set_repository.py")
+set_repository = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(set_repository)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A copy of what the address is written to, three notebooks of it, without an address."""
+    (tmp_path / "notebooks").mkdir()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[:3]:
+        shutil.copy(path, tmp_path / "notebooks")
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    set_repository.main([""], tmp_path)
+    return tmp_path
+
+
+def contents(book: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (book / "_config.yml", *sorted(book.glob("notebooks/*.ipynb")))}
+
+
+def first_code(text: str) -> dict:
+    return next(cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+
+
+def test_all_places_agree() -> None:
+    set_repository.main(["--check"])
+
+
+def test_without_an_address_there_are_no_buttons(book: Path) -> None:
+    config = yaml.safe_load((book / "_config.yml").read_text())
+    assert config["repository"]["url"] == config["launch_buttons"]["colab_url"] == ""
+    assert config["html"]["use_repository_button"] is False
+
+
+def test_an_address_is_written_to_all_places(book: Path) -> None:
+    before = contents(book)
+    set_repository.main([ADDRESS], book)
+    after = contents(book)
+    config = yaml.safe_load(after.pop("_config.yml"))
+    assert config["repository"]["url"] == ADDRESS
+    assert config["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
+    assert config["html"]["use_repository_button"] is True
+    for name, text in after.items():
+        assert f'REPOSITORY = "{ADDRESS}"' in "".join(first_code(text)["source"])
+        # Nothing but this one line of a notebook changes.
+        changed = [
+            pair for pair in zip(before[name].splitlines(), text.splitlines(), strict=True) if len(set(pair)) > 1
+        ]
+        assert len(changed) == 1
+
+
+def test_twice_is_once_and_an_empty_address_undoes_it(book: Path) -> None:
+    before = contents(book)
+    set_repository.main([ADDRESS], book)
+    once = contents(book)
+    set_repository.main([f"{ADDRESS}.git/"], book)
+    assert contents(book) == once != before
+    set_repository.main([""], book)
+    assert contents(book) == before
+
+
+def test_a_notebook_without_the_cell_gets_it_before_its_first_code(book: Path) -> None:
+    path = sorted(book.glob("notebooks/*.ipynb"))[0]
+    complete = json.loads(path.read_text())
+    bare = complete | {"cells": [cell for cell in complete["cells"] if cell["id"] != "colab"]}
+    path.write_text(json.dumps(bare))
+    with pytest.raises(SystemExit, match=path.name):
+        set_repository.main(["--check"], book)
+    set_repository.main([""], book)
+    cells = json.loads(path.read_text())["cells"]
+    kinds = [cell["cell_type"] for cell in cells]
+    assert cells[kinds.index("code")]["id"] == "colab"
+    assert [cell for cell in cells if cell["id"] != "colab"] == bare["cells"]
+
+
+def test_a_place_that_differs_is_named(book: Path) -> None:
+    path = sorted(book.glob("notebooks/*.ipynb"))[-1]
+    path.write_text(path.read_text().replace(r"REPOSITORY = \"\"", rf"REPOSITORY = \"{ADDRESS}\""))
+    with pytest.raises(SystemExit, match=f"^notebooks/{path.name}: not as no address in _config.yml asks"):
+        set_repository.main(["--check"], book)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["github.com/a/b", "http://github.com/a/b", "https://github.com/a", "https://github.com/a/b/tree/main", "x"],
+)
+def test_other_addresses_are_refused(book: Path, wrong: str) -> None:
+    before = contents(book)
+    with pytest.raises(SystemExit, match="is no address of the form https://github.com/OWNER/NAME"):
+        set_repository.main([wrong], book)
+    assert contents(book) == before
+
+
+def test_a_configuration_without_the_lines_is_named(book: Path) -> None:
+    config = book / "_config.yml"
+    config.write_text(config.read_text().replace("  colab_url:", "  binder_url:"))
+    with pytest.raises(SystemExit, match="_config.yml: 0 lines `  colab_url: ...`"):
+        set_repository.main([ADDRESS], book)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check", ADDRESS]])
+def test_an_address_or_a_check(book: Path, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        set_repository.main(arguments, book)
+
+
+def steps(workflow: Path) -> list[dict]:
+    """The steps of all jobs of a workflow."""
+    return [step for job in yaml.safe_load(workflow.read_text())["jobs"].values() for step in job["steps"]]
+
+
+def test_there_are_workflows_for_tests_and_site() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["site", "tests"]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_name_what_exists(workflow: Path) -> None:
+    content = yaml.safe_load(workflow.read_text())
+    assert True in content, "no `on:`"  # YAML 1.1 reads the word as true
+    for job in content["jobs"].values():
+        assert job["runs-on"].startswith("ubuntu-")
+        assert job["timeout-minutes"] <= 120
+    targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
+    for step in steps(workflow):
+        assert ("uses" in step) != ("run" in step)
+        if "uses" in step:
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]), "official actions, by major version"
+        command = step.get("run", "")
+        assert set(re.findall(r"\bmake ([a-z]+)", command)) <= targets
+        for name in re.findall(r"(?<![\w/.])((?:\.ci|tools)/[\w./]+)", command):
+            assert (ROOT / name).is_file(), f"{workflow.name} runs {name}, which does not exist"
+        subprocess.run(["bash", "-n"], input=command, text=True, check=True)
+
+
+def test_tests_run_on_every_supported_version() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"].values()
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (python,) = [each for each in environment if isinstance(each, str) and each.startswith("python")]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    assert python == "python>=3.11,<3.13"
+
+
+def test_the_site_takes_its_address_from_where_it_is_built() -> None:
+    commands = [step.get("run", "") for step in steps(ROOT / ".github/workflows/site.yml")]
+    address = next(
+        i for i, c in enumerate(commands) if 'set_repository.py "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY"' in c
+    )
+    build = next(i for i, c in enumerate(commands) if "make book" in c)
+    assert address < build
