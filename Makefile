@@ -1,5 +1,7 @@
 # make book    run every notebook here, build the site from these fresh copies
 # make test    every test: units, the site, the notebooks replayed
+# make exercises the notebooks that students fill in, from those with solutions
+# make figures every figure and table of the paper, from the chapters, into runs/figures
 # make lab     open the notebooks in JupyterLab
 # Each sets up .venv first, once. Another Python: make book PYTHON=python3.12
 
@@ -23,7 +25,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # Chapter 05 trains what chapter 07 uses: one notebook at a time, each with all cores.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup book site lab test unit replay lint clean
+.PHONY: help setup book site figures exercises lab test unit replay lint clean
 
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
@@ -45,14 +47,20 @@ book: site
 
 # The site reads a copy of the sources in which the notebooks are the ones just run.
 site: $(READY) $(FRESH)
-	@rm -rf _build/html _build/.doctrees $(SOURCE)/book $(SOURCE)/dsna_lib $(SOURCE)/results
+	@rm -rf _build/html _build/.doctrees $(addprefix $(SOURCE)/,book dsna_lib exercises results)
 	@mkdir -p $(SOURCE)
-	@cp -R _config.yml _toc.yml book dsna_lib $(SOURCE)/
+	@cp -R _config.yml _toc.yml book dsna_lib exercises $(SOURCE)/
 	@if [ -d results ]; then cp -R results $(SOURCE)/; fi
 	$(BIN)/jupyter-book build $(SOURCE) --path-output . -n -W --keep-going
 
-$(SOURCE)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) tools/run_notebook.py $(READY)
-	$(BIN)/python tools/run_notebook.py $< $@
+$(SOURCE)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(READY)
+	$(BIN)/python -m dsna_lib.chapters $< $@
+
+figures: $(READY)
+	$(BIN)/dsna figure all
+
+exercises: $(READY)
+	$(BIN)/python tools/make_exercises.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from dsna_lib import pipelines, tables
     from dsna_lib.attention import AttentionModel
+    from dsna_lib.chapters import Exhibit
     from dsna_lib.data import Pictures
     from dsna_lib.maps import PictureMaps
     from dsna_lib.metrics import ConfusionMatrix
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         ("segment", _segment, _segment_options, "write the masks of pictures or a data set, without any label"),
         ("evaluate", _evaluate, _evaluate_options, "score a folder of annotations, or those that a model makes"),
         ("table", _tables, _tables_options, "train and measure every row of a table, and print it beside the paper's"),
+        ("figure", _figures, _figures_options, "make figures and tables of the paper, by the chapters that show them"),
         ("data", None, _data_commands, "make, check or download data sets"),
     ):
         options.command(commands, name, run, fill, text)
@@ -834,6 +836,70 @@ def _recipe(args: argparse.Namespace) -> tables.Recipe:
         config = _schedule(args, TrainingConfig)
     precision = "bf16" if config.precision == "bf16" else "no"
     return tables.Recipe(train, val, ModelConfig(train.class_names, **model), config, args.size, precision)
+
+
+# --- figure -----------------------------------------------------------------------------------------------------------
+
+
+def _figures_options(parser: argparse.ArgumentParser) -> None:
+    from dsna_lib import chapters
+
+    text = "figures and tables of the paper, such as 5, II, figure-5 or table-II; all for all of them"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=text)
+    parser.add_argument("--list", action="store_true", help="say what there is, and which chapter makes it")
+    parser.add_argument("--profile", choices=chapters.PROFILES, help="the same as -p profile PROFILE (default: cpu)")
+    text = "replace a parameter of the chapter, such as -p seed 1; an unknown one is refused, with those that it has"
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", metavar=("NAME", "VALUE"), help=text)
+    text = "each figure and table gets a folder of its name in it (default: runs/figures)"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+
+
+def _figures(args: argparse.Namespace) -> dict[str, Any]:
+    from dsna_lib import chapters
+
+    if args.list:
+        for each in chapters.EXHIBITS:
+            _say(args, f"{each.name:<20} {each.chapter:<18} {each.title}")
+        return {"done": 0, "figures": {each.name: vars(each) for each in chapters.EXHIBITS}}
+    if not args.names:
+        raise UsageError("name a figure or table, such as 5 or II; --list says what there is")
+    from dsna_lib import runs
+
+    given = dict(args.parameter or []) | ({"profile": args.profile} if args.profile else {})
+    out = args.out or runs.root() / "figures"
+    result: dict[str, Any] = {"done": 0, "folder": out, "figures": {}, "failed": {}}
+    try:
+        every = args.names == ["all"]
+        exhibits = dict.fromkeys(chapters.EXHIBITS if every else map(chapters.find, args.names))
+        by_chapter = {each.chapter: [one for one in exhibits if one.chapter == each.chapter] for each in exhibits}
+        for chapter in by_chapter:  # before the first of them runs
+            chapters.parameters(chapters.notebook_of(chapter), given)
+    except chapters.ChapterError as error:
+        raise UsageError(str(error)) from error
+    for chapter, wanted in by_chapter.items():
+        _figures_of(args, result, chapter, given, wanted)
+    return result
+
+
+def _figures_of(
+    args: argparse.Namespace, result: dict[str, Any], chapter: str, given: dict[str, Any], wanted: list[Exhibit]
+) -> None:
+    """Run a chapter and write what is wanted of it; whatever fails is noted, and does not keep others from running."""
+    from dsna_lib import chapters
+
+    try:
+        run = chapters.execute(chapter, given, lambda text: _say(args, text))
+    except (OSError, RuntimeError) as error:
+        return _note(result, chapter, error)
+    for exhibit in wanted:
+        folder = result["folder"] / exhibit.name
+        try:
+            result["figures"][exhibit.name] = chapters.extract(exhibit, run, folder)
+        except (OSError, RuntimeError) as error:
+            _note(result, exhibit.name, error)
+            continue
+        result["done"] += 1
+        _say(args, f"{folder}: {', '.join(file.name for file in result['figures'][exhibit.name])}")
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
