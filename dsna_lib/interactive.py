@@ -253,11 +253,11 @@ class Slider:
             '<label style="display:flex;flex:1 1 0;flex-wrap:wrap;align-items:center;gap:0 .75em">'
             f'<span>{escape(self.title)}</span><input type="range" min="0" max="{len(self.frames) - 1}" step="1" '
             f'value="{start}" aria-valuetext="{value}" autocomplete="off" '
-            'style="flex:1 1 8em;min-width:0;height:2em;min-height:24px;accent-color:currentColor"></label>'
+            'style="flex:1 1 8em;min-width:0;height:2em;min-height:24px"></label>'
             # The slider itself speaks its value; a second announcement would only repeat it.
             f'<output aria-live="off" style="min-width:4em;font-variant-numeric:tabular-nums">{value}</output></div>'
-            f'<div style="display:flex;max-width:{width}px;text-align:center">{titles}</div>'
-            f"{images}</figure><script>{SCRIPT}</script>"
+            f'<div style="max-width:{width}px"><div style="display:flex;text-align:center">{titles}</div>{images}</div>'
+            f"</figure><script>{SCRIPT}</script>"
         )
 
 
