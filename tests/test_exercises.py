@@ -1,0 +1,293 @@
+"""The exercises: solved they pass, unsolved or answered wrongly they fail, and students get what the solutions give.
+
+Cells are executed here, in one namespace, without a kernel: nothing in them needs one.
+"""
+
+import functools
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "exercises" / "source").glob("*.ipynb"))
+GRADING = {"grade", "grade_id", "locked", "points", "schema_version", "solution", "task"}
+
+# Mistakes that students make: what of a solution is replaced, and by what.
+MISTAKES = [
+    ("01", "scores", " & (target != VOID)", ""),
+    ("01", "mean-of-pictures", "[0, VOID]", "[VOID]"),
+    ("01", "grown", "np.sqrt(np.bincount(part.ravel()))", "np.bincount(part.ravel())"),
+    ("02", "grad-cam", "slope.mean(dim=(-2, -1), keepdim=True)", "slope"),
+    ("02", "max-pooling", "max_pool2d(a[", "max_pool2d(-a["),
+    ("02", "pointing-game", "(k + 0.5)", "k"),
+    ("03", "effective-places", ".square()", ""),
+    ("03", "exponential", ".softmax(dim=-1)", ".exp()"),
+    ("03", "as-printed", "(attended * a)", "attended"),
+    ("04", "gradient", "(s - p)", "s"),
+    ("04", "merge", "maps.positive_part(s)", "maps.min_max(s)"),
+    ("04", "greed", "range(most + 1)", "range(1, most + 1)"),
+    ("05", "loss", "scores.clamp_min(0) -", "scores -"),
+    ("05", "sum", "weight_decay * classes", "weight_decay"),
+    ("05", "pace", " * (1 - other)", ""),
+    ("06", "normalize", "torch.where(high > 0, high, 1)", "high"),
+    ("06", "coverage", "whole & ~part", "whole"),
+    ("06", "switch", "[*np.unique(area), np.inf]", "np.unique(area)"),
+    ("07", "combine", "descending=smallest_wins", "descending=True"),
+    ("07", "probabilities", "np.where(annotation == VOID, 1 / len(present), ", "("),
+    ("07", "trust", "(present - 1)", "present"),
+    ("08", "verdict", "ddof=1", "ddof=0"),
+    ("08", "leave-one-out", "any(", "all("),
+    ("08", "same-recall", ", left=np.nan, right=np.nan", ""),
+    ("08", "bootstrap", "less[drawn]", "less[random.integers(len(less), size=len(less))]"),
+    ("09", "half-weight", "weight[-1] / 2", "0.5"),
+    ("09", "top-share", "-heat", "heat"),
+    ("09", "erase", "region | (heat > threshold)", "heat > threshold"),
+    ("10", "receptive-field", ") + 1", ")"),
+    ("10", "holes", ".clamp_min(1)", ""),
+    ("10", "poly", " ** 0.9", ""),
+    ("10", "told", "[0, *(", "[*("),
+]
+
+
+def load() -> ModuleType:
+    """The tool, which is no module of the library."""
+    spec = importlib.util.spec_from_file_location("make_exercises", ROOT / "tools" / "make_exercises.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOOL = load()
+
+
+@functools.cache
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def release_of(path: Path) -> NotebookNode:
+    return read(path.parents[1] / "release" / path.name)
+
+
+def grading(cell: NotebookNode) -> dict:
+    return cell.metadata.get("nbgrader", {"grade": False, "solution": False})
+
+
+def coded(notebook: NotebookNode) -> list[tuple[NotebookNode, NotebookNode]]:
+    """Each solution cell with code, and the cell of tests behind it."""
+    pairs = zip(notebook.cells, notebook.cells[1:], strict=False)
+    return [(cell, tests) for cell, tests in pairs if cell.cell_type == "code" and grading(cell)["solution"]]
+
+
+def execute(cell: NotebookNode, namespace: dict, source: str | None = None) -> None:
+    exec(compile(cell.source if source is None else source, f"<{cell.id}>", "exec"), namespace)
+
+
+@functools.cache
+def imported(path: Path) -> dict:
+    """What the notebook's cells without an exercise define."""
+    namespace = {}
+    for cell in read(path).cells:
+        if cell.cell_type == "code" and "nbgrader" not in cell.metadata:
+            execute(cell, namespace)
+    return namespace
+
+
+@pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_release_is_what_the_sources_give() -> None:
+    assert TOOL.stale() == [], "run `python tools/make_exercises.py`"
+
+
+def test_every_notebook_belongs_to_a_chapter() -> None:
+    chapters = {chapter.stem for chapter in (ROOT / "notebooks").glob("*.ipynb")}
+    assert len(SOURCES) >= 10
+    assert {source.stem for source in SOURCES} <= chapters
+
+
+def test_has_metadata_that_nbgrader_takes(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    graded = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
+    ids = [cell.metadata.nbgrader.grade_id for cell in graded]
+    assert len(set(ids)) == len(ids)
+    for cell in graded:
+        meta = cell.metadata.nbgrader
+        assert set(meta) - {"points"} == GRADING - {"points"}
+        assert meta.grade_id == cell.id
+        assert meta.schema_version == 3
+        assert meta.task is False
+        assert meta.locked == (meta.grade and not meta.solution)
+        assert ("points" in meta) == meta.grade
+        assert meta.get("points", 1) > 0
+        if cell.cell_type == "markdown":
+            assert meta.grade, "a written answer is graded by hand, in the very cell"
+            assert meta.solution
+    for solution, tests in coded(notebook):
+        assert "### BEGIN SOLUTION" in solution.source
+        assert grading(tests)["grade"]
+        assert solution.metadata.tags == [TOOL.SITE_TAG], "the site folds solutions"
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_written_answers_are_folded(path: Path) -> None:
+    answers = [cell for cell in read(path).cells if cell.cell_type == "markdown" and grading(cell)["solution"]]
+    assert len(answers) >= 3
+    for cell in answers:
+        assert cell.source.startswith("<details>\n<summary>Answer</summary>\n\n")
+        assert cell.source.endswith("\n\n</details>")
+
+
+def test_solved_passes(path: Path) -> None:
+    namespace = {}
+    for cell in read(path).cells:
+        if cell.cell_type == "code":
+            execute(cell, namespace)
+    assert 2 <= len(coded(read(path))) <= 4
+
+
+def test_unsolved_fails(path: Path) -> None:
+    exercises = coded(release_of(path))
+    assert len(exercises) == len(coded(read(path)))
+    for solution, tests in exercises:
+        namespace = dict(imported(path))
+        execute(solution, namespace)  # defines; only the tests call
+        with pytest.raises(NotImplementedError):
+            execute(tests, namespace)
+        execute(solution, namespace, solution.source.replace("raise NotImplementedError()", "pass"))
+        with pytest.raises((AssertionError, TypeError, ValueError, AttributeError)):
+            execute(tests, namespace)
+
+
+@pytest.mark.parametrize("number, name, right, wrong", MISTAKES, ids=lambda value: value)
+def test_a_typical_mistake_fails(number: str, name: str, right: str, wrong: str) -> None:
+    path = next(source for source in SOURCES if source.stem.startswith(number))
+    solution, tests = next(pair for pair in coded(read(path)) if pair[0].id == name)
+    assert right in solution.source
+    namespace = dict(imported(path))
+    execute(solution, namespace, solution.source.replace(right, wrong))
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        execute(tests, namespace)
+
+
+def test_every_exercise_has_a_mistake() -> None:
+    exercises = {(path.stem[:2], cell.id) for path in SOURCES for cell, _ in coded(read(path))}
+    assert exercises == {(number, name) for number, name, _, _ in MISTAKES}
+
+
+def test_students_see_no_solution(path: Path) -> None:
+    text = (path.parents[1] / "release" / path.name).read_text()
+    for trace in ("BEGIN SOLUTION", "HIDDEN TESTS", "<details>", TOOL.SITE_TAG, TOOL.SITE_METADATA):
+        assert trace not in text
+    answers = [cell for cell in release_of(path).cells if cell.cell_type == "markdown" and grading(cell)["solution"]]
+    assert [cell.source for cell in answers] == [TOOL.TEXT_STUB] * len(answers)
+
+
+def test_the_page_of_exercises_names_it(path: Path) -> None:
+    page = (ROOT / "book" / "exercises.md").read_text()
+    for version in ("source", "release"):
+        assert f"(../exercises/{version}/{path.name})" in page or f"<../exercises/{version}/{path.name}>" in page
+
+
+# --- the tool ---------------------------------------------------------------------------------------------------------
+
+
+def test_regions_are_replaced_at_their_indent() -> None:
+    text = "def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION\nx = 1"
+    assert TOOL.without_region(text, "SOLUTION", ("a", "b")) == ("def f():\n    a\n    b\nx = 1", True)
+    assert TOOL.without_region("x = 1", "SOLUTION", ("a",)) == ("x = 1", False)
+    twice = "### BEGIN HIDDEN TESTS\n1\n### END HIDDEN TESTS\n2\n### BEGIN HIDDEN TESTS\n3\n### END HIDDEN TESTS"
+    assert TOOL.without_region(twice, "HIDDEN TESTS") == ("2", True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "### BEGIN SOLUTION\n1",
+        "1\n### END SOLUTION",
+        "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION",
+    ],
+)
+def test_markers_without_their_partner_are_refused(text: str) -> None:
+    with pytest.raises(TOOL.ExerciseError, match="without its partner"):
+        TOOL.without_region(text, "SOLUTION")
+
+
+def exercises_of(folder: Path, *cells: NotebookNode) -> Path:
+    """A folder of exercises with one source notebook."""
+    source = folder / "source" / "one.ipynb"
+    source.parent.mkdir(parents=True)
+    source.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=list(cells))))
+    return folder
+
+
+def cell(text: str, kind: str = "code", **meta: bool) -> NotebookNode:
+    new = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
+    return new(text, metadata={"nbgrader": {"grade": False, "solution": False} | meta} if meta else {})
+
+
+def test_what_students_get_is_written_and_then_fresh(tmp_path: Path) -> None:
+    ran = cell("### BEGIN SOLUTION\n1\n### END SOLUTION", solution=True)
+    ran.execution_count, ran.metadata["tags"] = 3, [TOOL.SITE_TAG, "kept"]
+    folder = exercises_of(tmp_path, ran, cell("my answer", "markdown", solution=True, grade=True), cell("f()"))
+    release = tmp_path / "release" / "one.ipynb"
+    assert TOOL.stale(folder) == [release]
+    assert not release.exists(), "only looked"
+    assert TOOL.stale(folder, write=True) == [release]
+    code, answer, plain = nbformat.read(release, as_version=4).cells
+    assert code.source == "\n".join(TOOL.CODE_STUB)
+    assert code.execution_count is None
+    assert code.metadata.tags == ["kept"]
+    assert answer.source == TOOL.TEXT_STUB
+    assert plain.source == "f()"
+    assert TOOL.stale(folder) == []
+
+    forgotten = release.with_name("forgotten.ipynb")
+    forgotten.write_text("{}")
+    assert TOOL.stale(folder, write=True) == [forgotten]
+    assert not forgotten.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (cell("### BEGIN SOLUTION\n### END SOLUTION"), "no solution cell"),
+        (cell("### BEGIN HIDDEN TESTS\n### END HIDDEN TESTS", solution=True), "not graded"),
+        (cell("### BEGIN SOLUTION", solution=True), "without its partner"),
+    ],
+)
+def test_a_wrong_source_is_named(tmp_path: Path, wrong: NotebookNode, said: str) -> None:
+    with pytest.raises(TOOL.ExerciseError, match=said) as error:
+        TOOL.stale(exercises_of(tmp_path, wrong))
+    assert "one.ipynb" in str(error.value)
+    assert wrong.id in str(error.value)
+
+
+def test_a_folder_without_sources_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TOOL.ExerciseError, match="holds no notebook"):
+        TOOL.stale(tmp_path)
+
+
+def test_check_says_what_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = exercises_of(tmp_path / "exercises", cell("1"))
+    monkeypatch.setattr(TOOL, "stale", functools.partial(TOOL.stale, folder))
+    monkeypatch.setattr(TOOL, "EXERCISES", folder)
+    monkeypatch.setattr("sys.argv", ["make_exercises.py", "--check"])
+    with pytest.raises(SystemExit, match=r"run python tools/make_exercises\.py"):
+        TOOL.main()
+    assert "one.ipynb is stale" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["make_exercises.py"])
+    TOOL.main()
+    assert "brought up to date" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["make_exercises.py", "--check"])
+    TOOL.main()
+    assert capsys.readouterr().out == ""
