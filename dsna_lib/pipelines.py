@@ -297,8 +297,9 @@ def values(methods: Sequence[Method], found: Mapping[Unit, Score], seeds: int, n
 
     Returns:
         ``rows``: each with ``title``, ``paper``, the ``mean``, ``std`` and ``seeds`` of ``annotation`` (IoU of what was
-        learned from), ``single``, ``multi`` and ``iou`` (val at one scale, at several, and after the CRF), ``share``
-        (of the ceiling's ``iou``, where there is one), and ``per_class`` IoU, mean over seeds; ``claims``.
+        learned from), ``single``, ``multi`` and ``iou`` (val at one scale, at several, and after the CRF), ``object``
+        (the same as ``iou`` with all classes taken as one: where objects are, not what), ``share`` (of the ceiling's
+        ``iou``, where there is one), and ``per_class`` IoU, mean over seeds; ``claims``.
     """
     ceiling = METHODS["full supervision"]
     rows = []
@@ -307,6 +308,7 @@ def values(methods: Sequence[Method], found: Mapping[Unit, Score], seeds: int, n
         for seed in range(seeds):
             one = found[method, seed]
             scores = {column: _miou(counts) for column, counts in one.counts.items()}
+            scores["object"] = _object_iou(one.counts["iou"])
             if (ceiling, seed) in found:
                 scores["share"] = round(100 * scores["iou"] / _miou(found[ceiling, seed].counts["iou"]), 2)
             known = {} if one.annotation is None else {"annotation": one.annotation}
@@ -326,6 +328,12 @@ def values(methods: Sequence[Method], found: Mapping[Unit, Score], seeds: int, n
 
 def _miou(counts: np.ndarray) -> float:
     return round(100 * matrix_of(counts.sum(axis=0)).mean_iou, 2)
+
+
+def _object_iou(counts: np.ndarray) -> float:
+    """IoU of objects of any class against background, in percent: a wrong class costs nothing."""
+    total = counts.sum(axis=0)
+    return round(100 * total[1:, 1:-1].sum() / (total.sum() - total[0, 0]), 2)
 
 
 def _provenance(recipe: Recipe, trained: dict[str, Any]) -> dict[str, Any]:

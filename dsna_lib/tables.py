@@ -571,6 +571,7 @@ HEADS = {
     "single": "one scale",
     "multi": "several scales",
     "share": "share of the ceiling",
+    "object": "any object, IoU",
 }
 FORMATS = ("markdown", "latex", "csv")
 

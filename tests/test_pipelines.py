@@ -349,7 +349,7 @@ def test_values_by_hand():
     methods = named("CAM", "DSNA, merged", "full supervision")
     found = values(methods, FOUND, 2, NAMES)
     assert found["table"] == "III"
-    assert found["columns"] == ["annotation", "single", "multi", "iou", "share"]
+    assert found["columns"] == ["annotation", "single", "multi", "iou", "object", "share"]
     assert set(found["columns"]) <= set(tables.HEADS)
     rows = {row["title"]: row for row in found["rows"]}
     assert [row["paper"] for row in rows.values()] == [{}, {"iou": 55.4}, {}]
@@ -359,6 +359,7 @@ def test_values_by_hand():
         "single": miou(0, 15, 20),
         "multi": miou(14, 15, 20),
         "iou": miou(16, 15, 20),
+        "object": 100 * 15 / (20 + 4),
         "share": 100 * miou(16, 15, 20) / miou(18, 18, 20),
     }
     second = {
@@ -366,6 +367,7 @@ def test_values_by_hand():
         "single": miou(0, 16, 20),
         "multi": miou(14, 16, 20),
         "iou": miou(16, 16, 20),
+        "object": 100 * 16 / (20 + 4),
         "share": 100 * miou(16, 16, 20) / miou(19, 19, 20),
     }
     merged = rows["DSNA, merged"]
@@ -405,7 +407,7 @@ def test_one_seed_is_judged_by_the_bootstrap_over_pictures():
 def test_without_the_ceiling_there_is_no_share():
     alone = {unit: one for unit, one in FOUND.items() if unit[0].title == "DSNA, merged"}
     found = values(named("DSNA, merged"), alone, 1, NAMES)
-    assert found["columns"] == ["annotation", "single", "multi", "iou"]
+    assert found["columns"] == ["annotation", "single", "multi", "iou", "object"]
     assert found["claims"] == []
     assert found["rows"][0]["std"]["iou"] is None
 
