@@ -1,6 +1,8 @@
 """Write the measured numbers into the pages that state them, from ``results/*.json``.
 
 A page marks a place with ``<!-- results: NAME -->`` and ``<!-- end -->``; what stands between them is made here.
+Within a sentence, ``<!-- result: FILE PATH -->`` and ``<!-- / -->`` enclose one number of ``results/FILE.json``: PATH
+leads to it through keys, and through the titles of a table's rows, as in ``values/rows/merged/mean/iou``.
 
     python tools/fill_results.py            # write
     python tools/fill_results.py --check    # exit 1 where a page and the results differ
@@ -11,16 +13,32 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from dsna_lib import paper
-from dsna_lib.tables import cell, markdown, render, render_difference
+from scipy.stats import spearmanr
+
+from dsna_lib import chapters, ledger, paper
+from dsna_lib.tables import cell, markdown, render, render_difference, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "book/results.md", "dsna_lib/checkpoints/MODEL_CARD.md")
+PAGES = (
+    "README.md",
+    "book/results.md",
+    "book/claims.md",
+    "book/status.md",
+    "dsna_lib/checkpoints/MODEL_CARD.md",
+)
 MODELS = {"vgg16": "VGG-16", "lite0": "EfficientNet-lite0"}
+NETWORKS = {"vgg16": "VGG-16", "efficientnet_lite0": "EfficientNet-lite0", "resnet101": "ResNet-101"}
+DRAWN = "EfficientNet-lite0"  # on drawn pictures
+USUAL = {"drawn": DRAWN, "photographs": "VGG-16"}
+KINDS = tuple(USUAL)
+UNMEASURED = "not measured yet"
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NUMBER = re.compile(r"(<!-- result: ([\w-]+) (\S+) -->).*?(<!-- / -->)", re.DOTALL)
 
 
 def read(name: str) -> dict:
@@ -61,38 +79,59 @@ def relations() -> str:
     return markdown(["the paper says", *found], rows)
 
 
+def measured(table: str, kind: str) -> dict[str, dict]:
+    """Everything measured for a table on ``"drawn"`` pictures or ``"photographs"``: network to content of the file."""
+    if kind == "drawn":
+        path = ROOT / "results" / f"table_{table}_minivoc.json"
+        return {DRAWN: read(path.stem)} if path.is_file() else {}
+    paths = sorted((ROOT / "results").glob(f"table_{table}_voc_*.json"))
+    names = [path.stem.partition("_voc_")[2] for path in paths]
+    return {NETWORKS.get(name, name): read(path.stem) for name, path in zip(names, paths, strict=True)}
+
+
+def _answers(claim: paper.Claim, kind: str) -> dict[str, dict]:
+    """Network to what was found of a claim on a kind of pictures."""
+    found = {network: content["values"]["claims"] for network, content in measured(claim.table, kind).items()}
+    return {network: one for network, several in found.items() for one in several if one["text"] == claim.text}
+
+
+def _said(kind: str, answers: dict[str, str]) -> str:
+    """One text for the answers of all networks; the usual network of a kind of pictures is not named."""
+    usual = USUAL[kind]
+    return "; ".join(text if network == usual else f"{network}: {text}" for network, text in answers.items())
+
+
+def _unmeasured(table: str, kind: str) -> str:
+    return "-" if (table, kind) == ("parts", "photographs") else UNMEASURED  # photographs have no masks of parts
+
+
+def _judged(claim: dict) -> str:
+    return f"{claim['verdict']}: {render_difference(claim)}"
+
+
 def claims() -> str:
-    """Every claim that was put to the test: by how much it holds, and the verdict, on each kind of pictures."""
-    kinds = {"drawn": "minivoc", "photographs": "voc_vgg16"}
-    found = {title: _claims(data) for title, data in kinds.items()}
-    rows = [
-        [
-            claim.table,
-            claim.text,
-            claim.source,
-            *(answers.get((claim.table, claim.text), "-") for answers in found.values()),
-        ]
-        for claim in paper.CLAIMS
-        if any((claim.table, claim.text) in answers for answers in found.values())
-    ]
-    return markdown(["table", "claim", "whose", *found], rows)
+    """Every claim: by how much it holds, and the verdict, on each kind of pictures."""
+    rows = []
+    for claim, number in ledger.claim_numbers().items():
+        said = [_said(kind, {n: _judged(one) for n, one in _answers(claim, kind).items()}) for kind in KINDS]
+        said = [text or _unmeasured(claim.table, kind) for kind, text in zip(KINDS, said, strict=True)]
+        rows.append([number, claim.text, claim.source, *said])
+    return text_table(["number", "claim", "whose", *KINDS], rows)
 
 
-def _claims(data: str) -> dict[tuple[str, str], str]:
-    """(table, text) to the answer of all tables measured on a kind of pictures."""
-    answers = {}
-    for path in sorted((ROOT / "results").glob(f"table_*_{data}.json")):
-        values = json.loads(path.read_text())["values"]
-        for claim in values["claims"]:
-            answers[values["table"], claim["text"]] = f"{claim['verdict']}: {render_difference(claim)}"
-    return answers
+def text_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table of words: all columns are aligned to the left."""
+    first, _, rest = markdown(head, rows).split("\n", 2)
+    return "\n".join([first, "| --- " * len(head) + "|", rest])
 
 
 def claims_again() -> str:
     """Claims on drawn pictures from two sets of three trainings that differ in their random numbers alone."""
-    first, second = _claims("minivoc"), _claims("minivoc_again")
-    rows = [[table, text, first[table, text], answer] for (table, text), answer in second.items()]
-    return markdown(["table", "claim", "three trainings", "three others"], rows)
+    rows = []
+    for table in ("I", "II", "single-stream"):
+        pairs = [read(f"table_{table}_minivoc{again}")["values"]["claims"] for again in ("", "_again")]
+        rows += [[table, one["text"], _judged(one), _judged(two)] for one, two in zip(*pairs, strict=True)]
+    return text_table(["table", "claim", "three trainings", "three others"], rows)
 
 
 def weight_by_size() -> str:
@@ -213,12 +252,299 @@ def _times(row: dict) -> list[object]:
     return [row["milliseconds_a_picture"], f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"]
 
 
-RENDERERS: dict[str, Callable[[], str]] = {
-    f.__name__: f
-    for f in (
-        *(table1, relations, claims, claims_again, bootstrap, by_labels, weight_by_size),
-        *(input_size, recipe, sensitivity, weights, cost, one_pass),
+# --- Table III --------------------------------------------------------------------------------------------------------
+
+
+def segmentation(kind: str) -> str:
+    """Table III as measured on a kind of pictures, with how; or that it was not."""
+    parts = []
+    for network, content in measured("III", kind).items():
+        how = content["provenance"]
+        count = how["pictures"]
+        seeds = len(content["values"]["rows"][0]["seeds"])
+        protocol = how["protocol"].replace("; no;", "; fp32;")  # accelerate's word for it
+        protocol = protocol[0].upper() + protocol[1:]
+        parts.append(
+            f"{network}; {count['mining']:,} pictures to mine, {count['train']:,} to segment, {count['val']:,} to "
+            f"measure on; {seeds} training{'s' * (seeds > 1)} a row. {protocol}.\n"
+        )
+        parts.append(render(content["values"]))
+    return "\n".join(parts) or f"*On {kind if kind == 'photographs' else 'drawn pictures'}: {UNMEASURED}.*\n"
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+def _chapter(number: str | None) -> str | None:
+    """A link to a chapter, by its number or name."""
+    if number is None:
+        return None
+    (path,) = (ROOT / "notebooks").glob(f"{number[:2]}_*.ipynb")
+    return f"[{number[:2]}](../notebooks/{path.name})"
+
+
+def _function(name: str) -> str:
+    """A link to the reference."""
+    return f"{{py:obj}}`{name} <dsna_lib.{name}>`"
+
+
+def _test(name: str) -> str:
+    """A test's file; its own name is too long for a table and stands in :mod:`dsna_lib.ledger`."""
+    return f"`{name.partition('::')[0]}`"
+
+
+def definitions() -> str:
+    """Equations and steps: chapter, function, how they are read, and the test that holds the code against them."""
+    rows = []
+    for one in ledger.DEFINITIONS:
+        read_as = f"[{one.decision}](decisions.md#{one.section})" if one.decision else "as printed"
+        functions = ", ".join(map(_function, one.functions))
+        rows.append([one.name, one.text, _chapter(one.chapter), functions, read_as, _test(one.test)])
+    return text_table(["where", "what", "chapter", "function", "read here", "test"], rows)
+
+
+def figures_of_the_paper() -> str:
+    """The paper's figures: chapter and command, or what the book has instead."""
+    rows = [[name.replace("-", " "), None, "a drawing", where] for name, where in chapters.DRAWINGS.items()]
+    for one in chapters.EXHIBITS:
+        kind, _, number = one.name.partition("-")
+        if kind == "figure":
+            rows.append([f"figure {number}", _chapter(one.chapter), one.title, f"`dsna figure {number}`"])
+    return text_table(["figure", "chapter", "what it shows", "here"], rows)
+
+
+def tables_of_the_paper() -> str:
+    """Every row that the paper measured itself: its numbers, and ours with their spread."""
+    triple = ("precision", "recall", "iou")
+    printed = {
+        "I": (triple, paper.TABLE_I),
+        "II": (triple, {f"{rate:g}": row for rate, row in paper.TABLE_II.items()}),
+        "single-stream": (triple, {"single stream": paper.SINGLE_STREAM}),
+        "III": (("iou",), {row.title: {"iou": row.miou} for row in paper.TABLE_III}),
+    }
+    rows = []
+    for table, (columns, lines) in printed.items():
+        for title, numbers in lines.items():
+            ours = [_ours(table, title, columns, kind) for kind in KINDS]
+            rows.append([table, title, " / ".join(cell(numbers[c]) for c in columns), *ours])
+    for name, mean in paper.TABLE_VI_MEAN.items():
+        network, split = ("VGG-16" if name.startswith("vgg16") else "ResNet-101"), name.partition("-")[2]
+        here = measured("III", "photographs").get(network)
+        ours = _spread_of(here, "DSNA, merged", ("iou",)) if here and split == "val" else None
+        why = "the test server was not asked" if split == "test" else UNMEASURED
+        rows.append(
+            ["V and VI" if split == "test" else "IV and VI", f"{network}, {split}", cell(mean), "-", ours or why]
+        )
+    rows = [[row[0], _chapter(chapters.find(row[0].partition(" ")[0]).chapter), *row[1:]] for row in rows]
+    return text_table(["table", "chapter", "row", "paper", *KINDS], rows)
+
+
+def _ours(table: str, title: str, columns: Sequence[str], kind: str) -> str:
+    found = {n: _spread_of(content, title, columns) for n, content in measured(table, kind).items()}
+    return _said(kind, {network: text for network, text in found.items() if text}) or UNMEASURED
+
+
+def _row(content: dict, title: str) -> dict | None:
+    return next((row for row in content["values"]["rows"] if row["title"] == title), None)
+
+
+def _spread_of(content: dict, title: str, columns: Sequence[str]) -> str | None:
+    """A row's means with their standard deviations; None where it was not measured."""
+    row = _row(content, title)
+    if row is None:
+        return None
+    return " / ".join(
+        cell(row["mean"][c]) + (f" ± {row['std'][c]:.1f}" if row["std"][c] is not None else "") for c in columns
     )
+
+
+def statements() -> str:
+    """What the paper says in words, and what became of it."""
+    rows = [[one.section, one.text, _chapter(one.chapter), _answer(one)] for one in ledger.STATEMENTS]
+    return text_table(["section", "the paper says", "chapter", "here"], rows)
+
+
+def _answer(statement: ledger.Statement) -> str:
+    """Everything that answers a statement, in one cell."""
+    parts = _verdicts(ledger.claims_of(statement))
+    parts += [EVIDENCE[name]() or UNMEASURED for name in statement.evidence]
+    if statement.test:
+        parts.append(f"by construction: {_test(statement.test)}")
+    if statement.unmeasured:
+        parts.append(f"{'open' if parts else 'not measured'}: {statement.unmeasured}")
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def _verdicts(several: Sequence[paper.Claim]) -> list[str]:
+    """The verdicts on several claims, those that are alike together, for each kind of pictures."""
+    numbers, parts = ledger.claim_numbers(), []
+    for kind in KINDS:
+        alike: dict[str, list[str]] = {}
+        for claim in several:
+            said = _said(kind, {network: one["verdict"] for network, one in _answers(claim, kind).items()})
+            alike.setdefault(said or _unmeasured(claim.table, kind), []).append(numbers[claim])
+        alike.pop("-", None)
+        if set(alike) - {UNMEASURED}:
+            answered_first = sorted(alike.items(), key=lambda item: item[0] == UNMEASURED)
+            parts.append(f"{kind}: " + "; ".join(f"{said} [{', '.join(which)}]" for said, which in answered_first))
+    if several and not parts:
+        parts.append(f"{UNMEASURED} [{', '.join(numbers[claim] for claim in several)}]")
+    return parts
+
+
+def annotations_and_masks() -> str | None:
+    """Do better annotations make better masks? Over the rows of Table III."""
+    parts = []
+    for kind in KINDS:
+        for network, content in measured("III", kind).items():
+            rows = [row["mean"] for row in content["values"]["rows"] if row["title"] != "full supervision"]
+            pairs = [(row["annotation"], row["iou"]) for row in rows if "annotation" in row]
+            if len(pairs) > 2:
+                said = f"{spearmanr(*zip(*pairs, strict=True)).statistic:+.2f} over {len(pairs)} rows"
+                parts.append(f"{kind} {_said(kind, {network: said})}")
+    return f"rank correlation of the IoU of annotations and of masks, {', '.join(parts)}" if parts else None
+
+
+def on_parts(method: str) -> str:
+    """How much of the telling part and of the rest a method covers, on drawn pictures."""
+    part, rest = (_spread_of(read("table_parts_minivoc"), method, (column,)) for column in ("part", "rest"))
+    return f"drawn: it covers {part} % of the telling part and {rest} % of the rest"
+
+
+def grad_cam_and_cam() -> str:
+    """How far CAM and Grad-CAM lie apart."""
+    one, two = (_row(read("table_methods_minivoc"), title)["seeds"] for title in ("CAM", "Grad-CAM"))
+    apart = max(abs(a["iou"] - b["iou"]) for a, b in zip(one, two, strict=True))
+    return f"drawn: their IoU differs by {apart:.1f} points at most"
+
+
+def forward_pass() -> str:
+    """What both maps cost beside the bare forward pass."""
+    times = [(p, _times(read(f"one_pass_{p}")["values"]["batch of 1"]["dsna"])[1]) for p in ("fp32", "bf16")]
+    return "both maps and their merger take " + " and ".join(f"{t} times the bare pass in {p}" for p, t in times)
+
+
+def weight_and_size() -> str:
+    """Does the weight of Eq. 11 follow the size of the object?"""
+    found = [(kind, read(f"table_I_{data}")["values"]["weight"]) for kind, data in zip(KINDS, DATA, strict=True)]
+    said = [f"{kind} {weight['decoupled, dropout 0.5']['spearman']:+.2f}" for kind, weight in found]
+    return f"rank correlation of the weight and the object's size: {', '.join(said)}"
+
+
+def score_or_equal_weights() -> str:
+    """Eq. 11 against the plain mean of the maps."""
+    said = []
+    for kind, data in zip(KINDS, DATA, strict=True):
+        content = read(f"table_sensitivity_{data}")
+        score, equal = (_row(content, title)["seeds"] for title in ("merged, all defaults", "plain mean of A and S"))
+        differences = [round(a["iou"] - b["iou"], 2) for a, b in zip(score, equal, strict=True)]
+        judged = {"differences": differences, "verdict": verdict(differences)}
+        several = len(differences) > 1
+        said.append(f"{kind}, " + (_judged(judged) if several else f"{judged['verdict']}, {differences[0]:+.1f}"))
+    return f"IoU of Eq. 11 above that of the plain mean, points: {'; '.join(said)}"
+
+
+def refined() -> str:
+    """What the CRF adds to merged annotations."""
+    found = {title: read(f"table1_{key}")["values"]["rows"] for key, title in MODELS.items()}
+    said = [f"{r['merged']['iou']:.1f} to {r['merged_crf']['iou']:.1f} with {title}" for title, r in found.items()]
+    return f"IoU on photographs rises from {', from '.join(said)}"
+
+
+def merged_iou() -> str:
+    """How close merged annotations come to the truth."""
+    ours = [f"{kind} {_ours('I', 'merged', ('iou',), kind)}" for kind in KINDS]
+    return f"IoU: {', '.join(ours)}; the paper {paper.TABLE_I['merged']['iou']:.1f}"
+
+
+def lead(network: str) -> str:
+    """How far ahead the paper's own tables see it, and what was measured here."""
+    own = next(row for row in paper.SEGMENTATION if not row.quoted and row.network == network)
+    others = [row for row in paper.SEGMENTATION if row.quoted and row.supervision == own.supervision]
+    ahead = [f"{getattr(own, s) - max(getattr(row, s) for row in others):.1f} points on {s}" for s in ("val", "test")]
+    here = measured("III", "photographs").get(network)
+    ours = _spread_of(here, "DSNA, merged", ("iou",)) if here else None
+    return f"in its own tables by {' and '.join(ahead)}" + (f". Here, on the subset: {ours}" if ours else "")
+
+
+def overtaken() -> str:
+    """How long the state of the art lasted."""
+    best = max(row.val for row in paper.SEGMENTATION if not row.quoted)
+    later = [row for row in paper.LATER if row.supervision == paper.LABELS and row.val is not None]
+    ahead = sum(row.val > best for row in later)
+    return f"holds in its own tables; {ahead} of {len(later)} later methods in our list are ahead of it on val"
+
+
+DATA = ("minivoc", "voc_vgg16")  # of KINDS, where both were measured
+EVIDENCE: dict[str, Callable[[], str | None]] = {
+    **{
+        f.__name__: f
+        for f in (
+            *(annotations_and_masks, grad_cam_and_cam, forward_pass, weight_and_size, score_or_equal_weights),
+            *(refined, merged_iou, overtaken),
+        )
+    },
+    "cam_on_parts": partial(on_parts, "CAM"),
+    "discriminative_on_parts": partial(on_parts, "DSNA, discriminative"),
+    "lead_vgg16": partial(lead, "VGG-16"),
+    "lead_resnet101": partial(lead, "ResNet-101"),
+}
+
+
+# --- the last run -----------------------------------------------------------------------------------------------------
+
+UNTIMED = "*Not timed yet: `python tools/time_chapters.py` does it.*\n"
+
+
+def chapter_times() -> str:
+    """Seconds and memory of every chapter in its CPU profile."""
+    if not (ROOT / "results" / "chapters.json").is_file():
+        return UNTIMED
+    found = read("chapters")["values"]["chapters"]
+    rows = [[_chapter(name), f"{one['seconds']:.0f}", f"{one['peak_mib']:,.0f}"] for name, one in found.items()]
+    total = sum(one["seconds"] for one in found.values())
+    rows.append(["all", f"{total:.0f}", f"{max(one['peak_mib'] for one in found.values()):,.0f}"])
+    return markdown(["chapter", "seconds", "memory of the largest process, MiB"], rows)
+
+
+def machine() -> str:
+    """Where the chapters ran, and with what."""
+    if not (ROOT / "results" / "chapters.json").is_file():
+        return UNTIMED
+    how = read("chapters")["provenance"]
+    where = how["environment"]
+    rows = [
+        ["time", where["time"]],
+        ["commit", f"`{where['commit']}`"],
+        ["system", f"{where['system']}, {where['device']}, {how['processor']}, {how['memory_gib']} GiB of memory"],
+        ["Python", where["python"]],
+        *([name, version or "-"] for name, version in (where["packages"] | how["tools"]).items()),
+    ]
+    return text_table(["what", "last run"], rows)
+
+
+def origins() -> str:
+    """Every file of results: when, where, and with which commit it was measured."""
+    rows = []
+    for path in sorted((ROOT / "results").glob("*.json")):
+        where = read(path.stem)["provenance"]["environment"]
+        packages = where["packages"]
+        rows.append([f"`{path.name}`", where["time"][:10], f"`{where['commit']}`", where["device"], packages["torch"]])
+    return text_table(["file", "day", "commit", "device", "torch"], rows)
+
+
+RENDERERS: dict[str, Callable[[], str]] = {
+    **{
+        f.__name__: f
+        for f in (
+            *(table1, relations, claims, claims_again, bootstrap, by_labels, weight_by_size),
+            *(input_size, recipe, sensitivity, weights, cost, one_pass),
+            *(definitions, figures_of_the_paper, tables_of_the_paper, statements),
+            *(chapter_times, machine, origins),
+        )
+    },
+    "segmentation_drawn": partial(segmentation, "drawn"),
+    "segmentation_photographs": partial(segmentation, "photographs"),
 }
 
 
@@ -227,9 +553,24 @@ def block(name: str) -> str:
     return render(read(name)["values"]) if name.startswith("table_") else RENDERERS[name]()
 
 
+def number(file: str, path: str) -> str:
+    """One number of a file of results, as it stands within a sentence.
+
+    Raises:
+        KeyError: the path leads nowhere.
+    """
+    value: Any = read(file)
+    for key in path.split("/"):
+        if isinstance(value, list):
+            value = {row["title"]: row for row in value}
+        value = value[key]
+    return f"{value:,}" if isinstance(value, int) else cell(value)
+
+
 def filled(text: str) -> str:
-    """A page's text with every block made anew."""
-    return BLOCK.sub(lambda found: found[1] + "\n" + block(found[2]) + "\n" + found[3], text)
+    """A page's text with every block and number made anew."""
+    text = BLOCK.sub(lambda found: found[1] + "\n" + block(found[2]) + "\n" + found[3], text)
+    return NUMBER.sub(lambda found: found[1] + number(found[2], found[3]) + found[4], text)
 
 
 def main() -> int:
