@@ -1,0 +1,287 @@
+"""The site in a real browser: no error, readable on a phone, in the dark and on paper, usable by keyboard, no barriers.
+
+It is served by a plain file server, from a folder below its root, and no other host can be reached.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, sync_playwright
+from test_site import PAGES
+
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+DESK: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+# A4 at 96 pixels an inch, inside the browser's own margins of 1 cm.
+PAPER: ViewportSize = {"width": 718, "height": 1047}
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+SLIDER = 'input[type="range"]'
+
+# What cannot be reached by scrolling: parts that stick out of the page with no ancestor that scrolls sideways. An
+# equation counts as a whole: within, MathJax clips what only screen readers get, and parts of its braces.
+STICKS_OUT = """() => {
+  const scrolls = (e) => e && (getComputedStyle(e).overflowX !== "visible" || scrolls(e.parentElement));
+  const out = (e) => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1;
+  return [...document.querySelectorAll("article *")]
+    .filter((e) => out(e) && (e.matches("mjx-math") || !e.closest("mjx-container")) && !scrolls(e.parentElement))
+    .map((e) => e.outerHTML.slice(0, 120));
+}"""
+
+# What paper cuts off: contents that are wider than the box they would scroll in, or than the sheet, and pictures
+# higher than it.
+CUT_ON_PAPER = """(sheet) => {
+  const visible = [...document.querySelectorAll("main *")].filter(
+    (e) => e.checkVisibility() && (e.matches("mjx-math") || !e.closest("mjx-container")));
+  const content = (e) => e.matches(".math") ? e.querySelector("mjx-math").getBoundingClientRect().width : e.scrollWidth;
+  const cut = (e) => getComputedStyle(e).overflowX !== "visible" && e.clientWidth && content(e) > e.clientWidth + 5;
+  const large = (e) => {
+    const box = e.getBoundingClientRect();
+    return box.right > sheet.width + 1 || (e.matches("img, svg, canvas") && box.height > sheet.height);
+  };
+  return visible.filter((e) => cut(e) || large(e)).map((e) => e.outerHTML.slice(0, 120));
+}"""
+
+# Contrast is computed word by word, and colored code has thousands of words in a dozen colors: one of each is enough.
+ONE_TOKEN_OF_EACH_COLOR = """() => {
+  const seen = new Set();
+  for (const token of document.querySelectorAll(".highlight span"))
+    if (seen.has(token.className)) token.replaceWith(...token.childNodes);
+    else seen.add(token.className);
+}"""
+
+
+class Visit:
+    """A page that is open, and what the browser had to say while opening it.
+
+    Args:
+        page: The page of the browser.
+        address: Where it leads to, on the local server.
+    """
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requested: list[str] = []
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        page.on("request", lambda request: self.requested.append(request.url))
+        page.goto(address)
+        # Until equations are set and fonts are there, nothing has its final size.
+        page.evaluate("async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }")
+
+    def seen(self, viewport: ViewportSize = DESK, media: str = "screen", scheme: str = "light") -> Page:
+        """The page under the given conditions, whatever they were before.
+
+        Args:
+            viewport: Size of the window in pixels.
+            media: ``screen`` or ``print``.
+            scheme: ``light`` or ``dark``, as the system of the reader asks for.
+        """
+        self.page.set_viewport_size(viewport)
+        self.page.emulate_media(media=media, color_scheme=scheme)
+        # The theme follows the system, a moment later. The examples below have none.
+        follows = "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)"
+        self.page.wait_for_function(follows, arg=scheme)
+        return self.page
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """The standard library's file server, without its log."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder on a local file server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        reason = "no browser: Chromium is not on the PATH (Debian: apt-get install chromium)"
+        # Whoever installs the browser wants to hear that it is missing.
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def home(browser: Browser, html: Path) -> Iterator[str]:
+    """The address of the site, one folder below the root of its host, as project pages are published."""
+    with served(html.parent) as host:
+        yield f"{host}/{html.name}"
+
+
+@contextmanager
+def visit(browser: Browser, address: str) -> Iterator[Visit]:
+    """A page in a fresh profile: nothing is stored from one visit to the next."""
+    # Without motion: a color halfway between light and dark has a contrast that no reader meets.
+    with browser.new_context(viewport=DESK, color_scheme="light", reduced_motion="reduce") as context:
+        context.set_default_timeout(120_000)
+        yield Visit(context.new_page(), address)
+
+
+# pytest sorts the tests by this fixture: all that looks at one page does so during one visit.
+@pytest.fixture(scope="module", params=[*PAGES, "search"])
+def opened(request: pytest.FixtureRequest, browser: Browser, home: str) -> Iterator[Visit]:
+    with visit(browser, f"{home}/{request.param}.html") as visited:
+        yield visited
+
+
+@pytest.fixture
+def example(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A page with the text of the test's parameter, to show that a check finds what it looks for."""
+    page = (
+        f'<!doctype html><html lang="en"><title>Example</title><main><article>{request.param}</article></main></html>'
+    )
+    (tmp_path / "example.html").write_text(page)
+    with served(tmp_path) as host, visit(browser, f"{host}/example.html") as visited:
+        yield visited
+
+
+def barriers(page: Page, **options: Any) -> list[str]:
+    """What axe-core finds wrong on levels A and AA, a line each."""
+    found = Axe().run(page, options={"runOnly": LEVELS, "resultTypes": ["violations"], **options}).response
+    return [f"{rule['id']}: {node['html'][:120]}" for rule in found["violations"] for node in rule["nodes"]]
+
+
+def pictures(slider: Locator) -> list[str]:
+    """The pictures that a slider's figure shows now."""
+    shown = "e => [...e.closest('figure').querySelectorAll('img')].filter(i => i.checkVisibility()).map(i => i.src)"
+    return slider.evaluate(shown)
+
+
+def answers_to_keys(slider: Locator) -> bool:
+    """Whether the arrow key changes what a slider shows, and the other arrow brings it back."""
+    slider.press("Home")
+    first = pictures(slider)
+    slider.press("ArrowRight")
+    second = pictures(slider)
+    slider.press("ArrowLeft")
+    return len(first) == len(second) == 1 and first != second and pictures(slider) == first
+
+
+def test_the_browser_has_nothing_to_complain_about(opened: Visit) -> None:
+    opened.seen(PHONE)
+    assert opened.complaints == []
+
+
+def test_only_the_own_host_is_asked(opened: Visit, home: str) -> None:
+    assert [url for url in opened.requested if not url.startswith((f"{home}/", "data:", "blob:"))] == []
+
+
+def test_equations_are_set(opened: Visit) -> None:
+    page = opened.seen()
+    assert page.locator("article mjx-container").count() == page.locator("article .math").count()
+    assert page.locator("mjx-merror").count() == 0
+    prose = page.locator("main").evaluate(
+        "e => { e = e.cloneNode(true); e.querySelectorAll('pre, code, mjx-container').forEach(n => n.remove());"
+        "return e.textContent }"
+    )
+    assert [mark for mark in (r"\(", r"\[", "$$") if mark in prose] == [], "raw TeX is left on the page"
+
+
+def test_sliders_work_by_keyboard(opened: Visit) -> None:
+    for slider in opened.seen().locator(SLIDER).all():
+        assert answers_to_keys(slider), slider.evaluate("e => e.closest('figure').outerHTML.slice(0, 300)")
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_nothing_sticks_out(opened: Visit, viewport: ViewportSize) -> None:
+    page = opened.seen(viewport)
+    assert page.evaluate(STICKS_OUT) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_on_paper(opened: Visit, scheme: str) -> None:
+    page = opened.seen(PAPER, "print", scheme)
+    assert page.evaluate(CUT_ON_PAPER, PAPER) == []
+    # Backgrounds are not printed: letters must be dark.
+    color = page.locator("main").evaluate("e => getComputedStyle(e).color.match(/[0-9.]+/g).slice(0, 3)")
+    assert max(map(float, color)) < 100, f"the text is printed in rgb({', '.join(color)})"
+
+
+def test_there_are_no_barriers(opened: Visit) -> None:
+    opened.page.evaluate(ONE_TOKEN_OF_EACH_COLOR)
+    assert barriers(opened.seen(DESK)) == []
+    phone = opened.seen(PHONE)
+    # The theme makes what scrolls reachable by keyboard 0.3 s after the window's last change of size.
+    phone.evaluate("new Promise(done => setTimeout(done, 500))")
+    # Colors are those of the desk, and contrast takes most of the time.
+    assert barriers(phone, rules={"color-contrast": {"enabled": False}}) == []
+    assert barriers(opened.seen(DESK, scheme="dark"), runOnly=["color-contrast"]) == []
+
+
+def test_search_finds_a_chapter(browser: Browser, home: str) -> None:
+    with visit(browser, f"{home}/search.html?q=attention") as found:
+        found.page.locator("#search-results li a").first.wait_for()
+        assert found.complaints == []
+
+
+def test_without_javascript_a_page_can_be_read(browser: Browser, home: str) -> None:
+    # Not a Visit, which waits for scripts.
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{home}/{PAGES[0]}.html")
+        assert page.locator("article h1").is_visible()
+        assert page.locator("article img").first.is_visible()
+
+
+PICTURE = "<svg xmlns='http://www.w3.org/2000/svg' width='20' height='20'><title>{}</title></svg>"
+FIGURE = (
+    '<figure><label>shade <input type="range" min="0" max="1"></label>'
+    + "".join(f'<img alt="{name}" src="data:image/svg+xml,{PICTURE.format(name)}">' for name in ("dark", "light"))
+    + "</figure><script>const [input] = document.getElementsByTagName('input');"
+    "const show = () => [...document.images].forEach((image, k) => { image.hidden = k != input.value; }); show();"
+)
+
+
+@pytest.mark.parametrize(
+    "example, works",
+    [(FIGURE + "input.addEventListener('input', show)</script>", True), (FIGURE + "</script>", False)],
+    indirect=["example"],
+    ids=["live", "dead"],
+)
+def test_a_dead_slider_is_noticed(example: Visit, works: bool) -> None:
+    assert answers_to_keys(example.page.locator(SLIDER)) is works
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        '<div style="width: 900px">wide</div><p style="color: #bbb; background: #fff">pale</p>'
+        "<script>nowhere.defined</script>"
+    ],
+    indirect=True,
+)
+def test_defects_are_noticed(example: Visit) -> None:
+    assert "nowhere is not defined" in example.complaints
+    assert example.seen(PHONE).evaluate(STICKS_OUT) != []
+    assert example.seen(PAPER, "print").evaluate(CUT_ON_PAPER, PAPER) != []
+    assert [line.split(":")[0] for line in barriers(example.page)] == ["color-contrast"]
+
+
+@pytest.mark.parametrize("example", ["<p>alone</p><img alt='far' src='http://example.org/picture.png'>"], indirect=True)
+def test_other_hosts_are_cut_off(example: Visit) -> None:
+    assert "failed: http://example.org/picture.png" in example.complaints
