@@ -33,6 +33,7 @@ from dsna_lib.maps import PictureMaps
 QUALITY = 50  # of WebP, 0..100: heat maps are smooth, and a notebook must stay small
 MAX_SIDE = 336  # of a picture in the explorer, in pixels: larger ones would make the CRF lag behind the slider
 GAP = 6  # between panels, in pixels
+FIT = "width:100%;height:auto"  # how pictures follow the width of the page
 
 
 class Views(NamedTuple):

@@ -269,6 +269,8 @@ def segmentation(kind: str) -> str:
             f"measure on; {seeds} training{'s' * (seeds > 1)} a row. {protocol}.\n"
         )
         parts.append(render(content["values"]))
+        if how.get("note"):
+            parts.append(f"*{how['note']}*\n")
     return "\n".join(parts) or f"*On {kind if kind == 'photographs' else 'drawn pictures'}: {UNMEASURED}.*\n"
 
 
