@@ -202,7 +202,7 @@ DEFINITIONS = (
         "07",
         ("crf.class_probabilities",),
         "test_crf.py::test_probabilities_are_eq_12_and_13",
-        "$\\tau = 0.7$",
+        "$\\tau$ is 0.7",
         CRF,
     ),
     Definition(
