@@ -1,6 +1,7 @@
 """The site builds from what is committed, without a warning, and holds together."""
 
 import re
+from copy import copy
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -87,3 +88,12 @@ def test_equations_need_no_network(site: Site, html: Path) -> None:
 def test_no_output_of_a_notebook_is_an_error(site: Site) -> None:
     for page, soup in site.items():
         assert not soup.find(class_="traceback"), f"{page.name} shows an error"
+
+
+def test_tables_are_not_left_as_markdown(site: Site) -> None:
+    for page, soup in site.items():
+        article = copy(soup.find("article"))
+        for code in article.find_all(["pre", "code"]):
+            code.extract()
+        # The line under a table's head; the dashes may have been made long.
+        assert not re.search(r"\|\s*:?[-–—]+:?\s*\|", article.get_text()), f"{page.name} shows a table as raw text"
