@@ -103,9 +103,10 @@ class Visit:
         """
         self.page.set_viewport_size(viewport)
         self.page.emulate_media(media=media, color_scheme=scheme)
-        # The theme follows the system, a moment later. The examples below have none.
-        follows = "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)"
-        self.page.wait_for_function(follows, arg=scheme, polling=50)
+        # Both take a moment: the window its size, the theme the color of the system. The examples below have no theme.
+        follows = """([width, scheme]) =>
+          innerWidth === width && [scheme, undefined].includes(document.documentElement.dataset.theme)"""
+        self.page.wait_for_function(follows, arg=[viewport["width"], scheme], polling=50)
         return self.page
 
 
@@ -181,6 +182,7 @@ def barriers(page: Page, context: dict[str, Any] | None = None, **options: Any) 
 
 def barriers_of_structure(page: Page) -> list[str]:
     """Violations of levels A and AA, except those of contrast."""
+    page.wait_for_function(SCROLLS_BY_KEYBOARD, polling=50)
     return barriers(page, runOnly=LEVELS, rules={"color-contrast": {"enabled": False}})
 
 
@@ -250,9 +252,7 @@ def test_nothing_is_cut_on_paper(opened: Visit, scheme: str) -> None:
 def test_there_are_no_barriers(opened: Visit) -> None:
     desk = opened.seen(DESK)
     assert barriers_of_structure(desk) + barriers_of_color(desk) == []
-    phone = opened.seen(PHONE)
-    phone.wait_for_function(SCROLLS_BY_KEYBOARD, polling=50)
-    assert barriers_of_structure(phone) == []
+    assert barriers_of_structure(opened.seen(PHONE)) == []
     assert barriers_of_color(opened.seen(DESK, scheme="dark")) == []
 
 
