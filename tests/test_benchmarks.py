@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import scripts
 import tiny
 import torch
 from torch import Tensor
@@ -16,14 +16,9 @@ from torch.nn import functional
 
 from dsna_lib import maps, runs
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load(f"benchmarks/{name}.py")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ network: what the first cell would fetch from the package index is among the pac
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -15,14 +14,13 @@ import venv
 from pathlib import Path
 
 import pytest
+import scripts
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 INSTALLED = Path(sysconfig.get_path("purelib"))
 
-spec = importlib.util.spec_from_file_location("set_repository", ROOT / "tools" / "set_repository.py")
-set_repository = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(set_repository)
+set_repository = scripts.load("tools/set_repository.py")
 
 # Where things come from after the first cells, in the same process and in a new one elsewhere.
 LOOK = """

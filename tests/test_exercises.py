@@ -4,12 +4,11 @@ Cells are executed here, in one namespace, without a kernel: nothing in them nee
 """
 
 import functools
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import nbformat
 import pytest
+import scripts
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,15 +52,7 @@ MISTAKES = [
 ]
 
 
-def load() -> ModuleType:
-    """The tool, which is no module of the library."""
-    spec = importlib.util.spec_from_file_location("make_exercises", ROOT / "tools" / "make_exercises.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = load()
+TOOL = scripts.load("tools/make_exercises.py")
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """The repository's address: one command writes it everywhere, and takes it out again; the workflows hang together."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -8,15 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import scripts
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "https://github.com/some-one/dsna.book"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
-spec = importlib.util.spec_from_file_location("set_repository", ROOT / "tools" / "set_repository.py")
-set_repository = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(set_repository)
+set_repository = scripts.load("tools/set_repository.py")
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import scripts
 
 from dsna_lib import ledger, paper, pipelines
 
@@ -16,21 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = sorted((ROOT / "results").glob("*.json"))
 
 
-def load() -> ModuleType:
-    """A fresh copy of the tool."""
-    spec = importlib.util.spec_from_file_location("fill_results", ROOT / "tools" / "fill_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = load()
+TOOL = scripts.load("tools/fill_results.py")
 
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """The tool over a copy of the results in a folder of its own, and that folder."""
-    tool = load()
+    tool = scripts.load("tools/fill_results.py")
     (tmp_path / "results").mkdir()
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     for path in RESULTS:

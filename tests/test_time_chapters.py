@@ -1,20 +1,17 @@
 """Timing chapters: what a run takes, and what is refused."""
 
-import importlib.util
 from pathlib import Path
 
 import nbformat
 import pytest
+import scripts
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("time_chapters", ROOT / "tools" / "time_chapters.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/time_chapters.py")
 
 
 @pytest.fixture
