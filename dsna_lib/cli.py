@@ -792,7 +792,7 @@ def _keep(
 
 def _pipeline(args: argparse.Namespace, mining: tables.Recipe) -> pipelines.Recipe:
     """How Table III's segmentation networks are trained; the embedded data brings a recipe of its own."""
-    from dsna_lib import pipelines
+    from dsna_lib import pipelines, segmentation
     from dsna_lib.data import load
     from dsna_lib.data.pictures import subset
     from dsna_lib.segmentation import SegmentationConfig, SegmentationTraining
@@ -805,17 +805,17 @@ def _pipeline(args: argparse.Namespace, mining: tables.Recipe) -> pipelines.Reci
     }
     split = given.pop("split", None)
     train = mining.train if split is None else subset(load(args.data, split, args.root), args.limit)
-    scales = {}
     if drawn:
-        network, schedule = pipelines.DRAWN_NETWORK, pipelines.DRAWN_TRAINING
-        scales["scales"] = pipelines.DRAWN_SCALES
+        network, schedule, scales = pipelines.DRAWN_NETWORK, pipelines.DRAWN_TRAINING, pipelines.DRAWN_SCALES
     else:
         network = {"backbone": args.backbone}
         schedule = {"precision": mining.training.precision, "workers": mining.training.workers}
-    network |= {name: given.pop(name) for name in ("backbone", "train_last") if name in given}
-    scales |= {"scales": given.pop("scales")} if "scales" in given else {}
+        scales = segmentation.SCALES
+    # Not in place: the book's own recipe stays as it is.
+    network = network | {name: given.pop(name) for name in ("backbone", "train_last") if name in given}
+    scales = given.pop("scales", scales)
     training = SegmentationTraining(**schedule | given | {"device": mining.training.device})
-    return pipelines.Recipe(mining, train, SegmentationConfig(train.class_names, **network), training, **scales)
+    return pipelines.Recipe(mining, train, SegmentationConfig(train.class_names, **network), training, scales=scales)
 
 
 def _recipe(args: argparse.Namespace) -> tables.Recipe:
