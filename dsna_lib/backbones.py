@@ -7,11 +7,14 @@ then from torchvision or timm.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
@@ -58,12 +61,31 @@ class Backbone(nn.Module):
         self.name, self.out_channels, self.output_stride = name, out_channels, output_stride
         self.stages = stages
         self.trained_stages = len(stages)
+        self._memory: _Memory | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures ``(N, 3, H, W)``, RGB in 0..1, to features ``(N, D, h, w)``."""
-        return self.stages((pictures - self.mean) / self.std)
+        if self._memory is None or pictures.device.type != "cpu":
+            return self.stages(self._normalized(pictures))
+        frozen = len(self.stages) - self.trained_stages
+        return self.stages[frozen:](self._memory(lambda new: self.stages[:frozen](self._normalized(new)), pictures))
+
+    def _normalized(self, pictures: Tensor) -> Tensor:
+        return (pictures - self.mean) / self.std
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within this context, what the frozen stages make of a picture is kept until the same picture comes again.
+
+        It pays in training on a CPU where pictures are shown whole: what comes is each of them and its mirror image.
+        """
+        self._memory = _Memory() if self.trained_stages < len(self.stages) else None
+        try:
+            yield
+        finally:
+            self._memory = None
 
     def train_last(self, count: int | None) -> Backbone:
         """Let only the last `count` stages learn (None: all, 0: none); the others need no gradient.
@@ -88,6 +110,27 @@ class Backbone(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
+
+
+class _Memory:
+    """What a function made of pictures, by the pictures' content; at most `room` bytes of it."""
+
+    def __init__(self, room: int = 2**30) -> None:
+        self.room = room
+        self.known: dict[bytes, Tensor] = {}
+
+    def __call__(self, function: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+        keys = [hashlib.sha256(np.ascontiguousarray(p.permute(1, 2, 0).numpy())).digest() for p in pictures]
+        new = [place for place, key in enumerate(keys) if key not in self.known]
+        made = {}
+        if new:
+            features = function(pictures[new])
+            made = dict(zip((keys[place] for place in new), features, strict=True))
+            if features.nbytes <= self.room:
+                self.room -= features.nbytes
+                self.known |= made
+        found = torch.stack([made[key] if key in made else self.known[key] for key in keys])
+        return found.contiguous(memory_format=torch.channels_last)
 
 
 def create(name: str, output_stride: int = 16, weights: str | Path | None = "imagenet") -> Backbone:

@@ -521,7 +521,7 @@ def _segment_options(parser: argparse.ArgumentParser) -> None:
     from dsna_lib import photos
 
     options.pictures(parser)
-    text = "for data sets: some of single (one scale), multi (several scales), crf (several scales, then the CRF)"
+    text = "for data sets: some of single (the middle one of --scales), multi (all of them), crf (all, then the CRF)"
     parser.add_argument("--kinds", type=options.words, metavar="KINDS", help=text + " (default: crf, or multi without)")
     text = "longer side, in pixels, at which the network and the CRF see a picture at most; 0: its own size"
     side = options.number(int, 0)

@@ -97,7 +97,7 @@ DRAWN_NETWORK = {
     "train_last": 1,
 }
 DRAWN_TRAINING = {
-    "epochs": 5,
+    "epochs": 12,
     "schedule": "poly",
     "batch_size": 10,
     "backbone_rate": 0.003,

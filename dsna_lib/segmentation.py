@@ -22,9 +22,11 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -360,7 +362,9 @@ def train_segmentation(
     """
     transform = transforms.whole(config.crop) if config.whole else transforms.train(config.crop, config.scales)
     augmented = pictures.with_transform(transform, seed=config.seed, masks=True)
-    return training.fit(model, augmented, _groups(model, config), loss_of or _plain_loss, config, folder)
+    # Whole pictures differ by a mirror image at most: the frozen stages need not see them again each epoch.
+    with model.backbone.remembering() if config.whole else nullcontext():
+        return training.fit(model, augmented, _groups(model, config), loss_of or _plain_loss, config, folder)
 
 
 def _plain_loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -476,7 +480,7 @@ def segment_split(
         model: it runs on the device where it is.
         pictures: of any size; masks and labels are not read.
         folder: where to.
-        kinds: of ``single`` (one scale), ``multi`` (all `scales`) and ``crf`` (all scales, then the dense CRF).
+        kinds: of ``single`` (the middle one of `scales`), ``multi`` (all of them), ``crf`` (all, then the dense CRF).
         scales, flip: see :func:`probabilities`.
         params: of the CRF.
         batch_size: pictures read at a time; those of one size share a forward pass.
@@ -526,11 +530,10 @@ def _found(
     flip: bool,
     precision: str,
 ) -> dict[str, Tensor]:
-    several = set(kinds) & {"multi", "crf"}
-    wanted = sorted({*(scales if several else ()), *((1.0,) if "single" in kinds else ())})
-    each = at_scales(model, images, wanted, flip, precision)
+    several, middle = set(kinds) & {"multi", "crf"}, median_low(scales)
+    each = at_scales(model, images, scales if several else (middle,), flip, precision)
     multi = {"multi": torch.stack([each[scale] for scale in scales]).mean(dim=0)} if several else {}
-    return multi | ({"single": each[1.0]} if "single" in kinds else {})
+    return multi | ({"single": each[middle]} if "single" in kinds else {})
 
 
 class _Images(torch.utils.data.Dataset):

@@ -223,6 +223,40 @@ def test_batchnorm_and_frozen_stages_stay_in_evaluation_mode(lite0):
     lite0.train_last(None).eval()
 
 
+@pytest.mark.parametrize("room", [2**20, 0])
+def test_frozen_stages_see_a_picture_once(room):
+    """Unless there is no room to remember it; what comes out is the same in any company."""
+    backbone = tiny.backbone().train_last(1)
+    seen = []
+    backbone.stages[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    pictures = torch.rand(4, 3, 32, 32)
+    expected = backbone(pictures)
+    seen.clear()
+    with backbone.remembering():
+        backbone._memory.room = room
+        for some in ([0, 1], [1, 2], [2, 0, 1], [3, 3]):
+            torch.testing.assert_close(backbone(pictures[some]), expected[some])
+    assert seen == ([2, 1, 2] if room else [2, 2, 3, 2])
+    backbone(pictures)
+    assert seen[-1] == 4  # forgotten
+
+
+def test_a_mirrored_picture_is_another_one():
+    backbone, pictures = tiny.backbone().train_last(1), torch.rand(1, 3, 32, 32)
+    expected = backbone(pictures.flip(-1))
+    with backbone.remembering():
+        backbone(pictures)
+        torch.testing.assert_close(backbone(pictures.flip(-1)), expected)
+
+
+def test_a_backbone_that_learns_remembers_nothing():
+    backbone, pictures = tiny.backbone(), torch.rand(1, 3, 32, 32)
+    with backbone.remembering():
+        before = backbone(pictures)
+        nn.init.ones_(backbone.stages[0][0].weight)
+        assert not torch.equal(backbone(pictures), before)
+
+
 def test_normalization_travels_with_the_backbone_but_not_in_its_file():
     backbone = tiny.backbone()
     assert not {"mean", "std"} & backbone.state_dict().keys()

@@ -10,7 +10,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -661,6 +661,23 @@ def test_whole_pictures_are_squeezed_and_crops_are_not(tmp_path, split, whole):
     assert all(squeezed) if whole else not any(squeezed)
 
 
+def test_remembered_frozen_stages_change_nothing_in_what_is_learned(tmp_path, split, monkeypatch):
+    """Whole pictures are remembered, which saves time; the weights are the same without."""
+    config, learned, shown = replace(CONFIG, epochs=3, whole=True), [], []
+    for k in range(2):
+        model = tiny.segmentation()
+        model.backbone.train_last(1)
+        seen = []
+        model.backbone.stages[0].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        train_segmentation(model, split, config, tmp_path / str(k))
+        learned.append(model.state_dict())
+        shown.append(sum(seen))
+        monkeypatch.setattr(type(model.backbone), "remembering", lambda self: nullcontext())
+    for name, weight in learned[0].items():
+        torch.testing.assert_close(weight, learned[1][name])
+    assert shown[0] <= 2 * len(split) < shown[1] == 3 * len(split)
+
+
 # --- inference
 
 
@@ -854,8 +871,8 @@ def as_batch(record: Record) -> Tensor:
 
 @needs_crf
 def test_kinds(trained, mixed, tmp_path):
-    """`single` is at scale 1 even where the scales leave it out."""
-    model, scales = trained[0], (0.7, 1.3)
+    """`single` is at the middle one of the scales."""
+    model, scales = trained[0], (1.3, 0.7, 1.0)
     report = segment_split(model, mixed, tmp_path / "out", ALL, scales)
     assert report.written == [f"p{k}" for k in range(5)]
     assert (report.skipped, report.failed) == ([], {})
