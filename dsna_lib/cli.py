@@ -812,7 +812,8 @@ def _pipeline(args: argparse.Namespace, mining: tables.Recipe) -> pipelines.Reci
         schedule = {"precision": mining.training.precision, "workers": mining.training.workers}
         scales = segmentation.SCALES
     # Not in place: the book's own recipe stays as it is.
-    network = network | {name: given.pop(name) for name in ("backbone", "train_last") if name in given}
+    of_network = ("backbone", "train_last", "channels", "dilation")
+    network = network | {name: given.pop(name) for name in of_network if name in given}
     scales = given.pop("scales", scales)
     training = SegmentationTraining(**schedule | given | {"device": mining.training.device})
     return pipelines.Recipe(mining, train, SegmentationConfig(train.class_names, **network), training, scales=scales)

@@ -213,11 +213,15 @@ def test_table_3_is_run_and_4_to_6_show_it(run, root, monkeypatch, tmp_path):  #
     monkeypatch.setattr(pipelines, "run", fake)
     words = ["--data", "voc", "--root", root, "--backbone", "vgg16", "--weights", "none", "--seeds", "2", "--out", "r"]
     rows = "DSNA, merged;full supervision"
-    code, out, _ = run("table", "III", *words, "--rows", rows, "--segment-epochs", "3", "--segment-scales", "1")
+    segment = ("epochs", "3", "scales", "1", "dilation", "6", "channels", "64", "train-last", "9", "head-rate", "0.05")
+    segment = [f"--segment-{word}" if k % 2 == 0 else word for k, word in enumerate(segment)]
+    code, out, _ = run("table", "III", *words, "--rows", rows, *segment)
     assert code == 0
     assert seen["methods"] == ["DSNA, merged", "full supervision"]
     assert seen["seeds"] == 2
-    assert seen["recipe"].training.epochs == 3
+    training, network = seen["recipe"].training, seen["recipe"].network
+    assert (training.epochs, training.head_rate, training.backbone_rate) == (3, 0.05, 0.001)
+    assert (network.dilation, network.channels, network.train_last) == (6, 64, 9)
     assert seen["recipe"].scales == (1.0,)
     assert seen["recipe"].network.backbone == "vgg16"
     stored = runs.read_json("r/table_III_voc_vgg16.json")
