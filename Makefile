@@ -22,10 +22,15 @@ export DSNA_RUNS ?= $(CURDIR)/runs
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
-# Chapter 05 trains what chapter 07 uses: one notebook at a time, each with all cores.
+# Small networks gain little from a second thread: two chapters at a time, each with half the cores. What several
+# of them need is trained by the first; the others wait for it (06, 07 and 10 would wait long for 05: later).
+THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores > 2 ? cores / 2 : 1)))
+HALF := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS)
+ifneq ($(MAKECMDGOALS),chapters)
 .NOTPARALLEL:
+endif
 .DELETE_ON_ERROR:
-.PHONY: help setup book site figures exercises lab test unit replay lint clean
+.PHONY: help setup book site chapters figures exercises lab test unit replay lint clean
 
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
@@ -46,15 +51,20 @@ book: site
 	@echo "  $(BIN)/python -m http.server 8000 --directory _build/html    (then http://localhost:8000)"
 
 # The site reads a copy of the sources in which the notebooks are the ones just run.
-site: $(READY) $(FRESH)
+site: $(READY)
+	+@$(MAKE) --no-print-directory --jobs=2 chapters
 	@rm -rf _build/html _build/.doctrees $(addprefix $(SOURCE)/,book dsna_lib exercises results)
 	@mkdir -p $(SOURCE)
 	@cp -R _config.yml _toc.yml book dsna_lib exercises $(SOURCE)/
 	@if [ -d results ]; then cp -R results $(SOURCE)/; fi
 	$(BIN)/jupyter-book build $(SOURCE) --path-output . -n -W --keep-going
 
+chapters: $(FRESH)
+
 $(SOURCE)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(READY)
-	$(BIN)/python -m dsna_lib.chapters $< $@
+	$(HALF) $(BIN)/python -m dsna_lib.chapters $< $@
+
+$(foreach number,06 07 10,$(filter $(SOURCE)/notebooks/$(number)_%,$(FRESH))): | $(SOURCE)/notebooks/05_training.ipynb
 
 figures: $(READY)
 	$(BIN)/dsna figure all
@@ -73,7 +83,7 @@ unit: $(READY)
 		-n 2 --dist loadscope --cov --cov-fail-under=90
 
 replay: $(READY)
-	$(BIN)/python -m pytest notebooks -p no:cacheprovider \
+	$(HALF) $(BIN)/python -m pytest notebooks -p no:cacheprovider -n 2 --dist loadscope \
 		--nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with tests/nbval.cfg
 
 lint: $(READY)

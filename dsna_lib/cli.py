@@ -525,7 +525,7 @@ def _segment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", type=options.words, metavar="KINDS", help=text + " (default: crf, or multi without)")
     text = "longer side, in pixels, at which the network and the CRF see a picture at most; 0: its own size"
     side = options.number(int, 0)
-    parser.add_argument("--max-side", type=side, default=photos.MAX_SIDE, metavar="N", help=text)
+    parser.add_argument("--max-side", type=side, default=photos.SEGMENTED_SIDE, metavar="N", help=text)
     text = "for data sets: also pack the masks as VOC's evaluation server takes them, into this .tar.gz"
     parser.add_argument("--archive", type=Path, metavar="FILE", help=text)
     parser.add_argument("--out", type=Path, default=Path("segmentation"), metavar="FOLDER", help="where to")
@@ -534,8 +534,10 @@ def _segment_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(args: argparse.Namespace) -> dict[str, Any]:
-    from dsna_lib import runs, segmentation
+    from dsna_lib import photos, runs, segmentation
 
+    if args.scales is None:
+        args.scales = segmentation.SCALES if args.model else photos.SHIPPED_SCALES
     if bool(args.pictures) == bool(args.data):
         raise UsageError("name either pictures or a data set (--data)")
     if args.pictures and (args.kinds or args.archive):

@@ -287,15 +287,16 @@ def segmentation_of_tables(parser: argparse.ArgumentParser) -> None:
 
 def inference(parser: argparse.ArgumentParser) -> None:
     """How to run a segmentation network."""
-    from dsna_lib import crf, segmentation
+    from dsna_lib import crf, photos, segmentation
 
     group = parser.add_argument_group("model")
     text = "a file written by `dsna train-segmentation` (default: the one that ships with the package)"
     group.add_argument("--model", type=Path, metavar="FILE", help=text)
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    text = "multiples of the picture's size at which it is shown, separated by commas"
-    usual = ",".join(map(str, segmentation.SCALES))
-    group.add_argument("--scales", type=multiples, default=usual, metavar="S", help=text)
+    usual, shipped = (",".join(map(str, scales)) for scales in (segmentation.SCALES, photos.SHIPPED_SCALES))
+    text = "multiples of the picture's size at which it is shown, separated by commas "
+    text += f"(default: {usual}, or {shipped}, at which the shipped model has learned)"
+    group.add_argument("--scales", type=multiples, metavar="S", help=text)
     group.add_argument("--flip", action="store_true", help="show it mirrored, too")
     for name, low, purpose in (
         ("batch_size", 1, "pictures read at a time; those of one size share a forward pass"),

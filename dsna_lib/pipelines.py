@@ -384,8 +384,8 @@ def _by_supervision(split: str, here: Mapping[str, Any]) -> str:
                 for row in found["values"]["rows"]
                 if row["title"] == "DSNA, merged"
             ]
-    # Text columns first: markdown() aligns all but the first to the right.
-    return tables.markdown(["method", "learns from", "and from", f"mIoU, {split}", "source"], rows)
+    head = ["method", "learns from", "and from", f"mIoU, {split}", "source"]
+    return tables.markdown(head, rows, words=("learns from", "and from", "source"))
 
 
 def _by_class(here: Mapping[str, Any]) -> str:

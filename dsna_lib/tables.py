@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -593,9 +593,20 @@ def frame(found: Mapping[str, Any]) -> pandas.DataFrame:
     return table.dropna(axis="columns", how="all").rename_axis("row")
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; see :func:`cell`."""
-    lines = [list(head), ["---"] + ["---:"] * (len(head) - 1), *rows]
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], words: Collection[str] = ()) -> str:
+    """A Markdown table; see :func:`cell`.
+
+    Args:
+        head: the columns' names.
+        rows: their cells.
+        words: names of columns that hold words: aligned to the left, as the first column always is. All others hold
+            numbers and are aligned to the right.
+    """
+    unknown = [name for name in words if name not in head]
+    if unknown:
+        raise ValueError(f"no column is named {', '.join(map(repr, unknown))}; the columns are {', '.join(head)}")
+    signs = ["---" if column == 0 or name in words else "---:" for column, name in enumerate(head)]
+    lines = [list(head), signs, *rows]
     return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines) + "\n"
 
 
@@ -650,4 +661,5 @@ def render_difference(claim: Mapping[str, Any]) -> str:
 def render_claims(found: Mapping[str, Any]) -> str:
     """A Markdown table of the claims that a table's :func:`values` answer; empty without any."""
     rows = [[claim["text"], claim["source"], render_difference(claim), claim["verdict"]] for claim in found["claims"]]
-    return markdown(["claim", "whose", "by how many points", "here"], rows) if rows else ""
+    head = ["claim", "whose", "by how many points", "here"]
+    return markdown(head, rows, words=("whose", "here")) if rows else ""

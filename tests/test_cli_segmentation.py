@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 import torch
 from PIL import Image
 from test_cli import original, own_folder, picture, root, run, sentences  # noqa: F401  (fixtures)
@@ -143,6 +144,20 @@ def test_a_large_photograph_is_seen_smaller(run, network, tmp_path):  # noqa: F8
     assert code == 0
     assert json.loads(out)["pictures"][0]["size"] == [64, 32]
     assert read_mask("segmentation/large/segmentation.png").shape == (200, 400)
+
+
+def test_the_network_that_ships_needs_no_label(run, tmp_path):  # noqa: F811
+    """It is small, learned from weak annotations, and is shown pictures at the scales at which it has learned."""
+    assert cli.SEGMENTATION_CHECKPOINT.stat().st_size < 8e6
+    Image.fromarray(skimage.data.chelsea()).save(tmp_path / "chelsea.png")
+    words = ["segment", tmp_path / "chelsea.png", "--device", "cpu", "--no-crf", "--json"]
+    shares = []
+    for scales in ([], ["--scales", "0.45,0.6,0.75"], ["--scales", "1"]):
+        code, out, _ = run(*words, *scales)
+        assert code == 0
+        shares.append(json.loads(out)["pictures"][0]["share"])
+    assert shares[0]["cat"] > 0.5
+    assert shares[0] == shares[1] != shares[2]
 
 
 def test_no_pydensecrf(run, root, network, monkeypatch):  # noqa: F811

@@ -64,6 +64,18 @@ def test_no_page_with_a_marker_is_forgotten():
     assert marked == set(TOOL.PAGES)
 
 
+def test_what_the_ledger_lists_stands_nowhere_else():
+    listed = [name for _, name, _ in TOOL.BLOCK.findall((ROOT / "book" / "claims.md").read_text())]
+    assert "claims" in listed
+    others = "".join((ROOT / page).read_text() for page in TOOL.PAGES if page != "book/claims.md")
+    assert [name for name in listed if f"<!-- results: {name} -->" in others] == []
+
+
+@pytest.mark.parametrize("table", ["claims", "claims_again", "relations", "statements", "definitions", "origins"])
+def test_tables_of_words_are_aligned_to_the_left(table):
+    assert set(TOOL.RENDERERS[table]().splitlines()[1].split()) == {"|", "---"}
+
+
 def test_a_changed_number_is_noticed():
     text = (ROOT / "README.md").read_text()
     row = next(line for line in TOOL.table1().splitlines() if line.startswith("| merged |"))

@@ -1,7 +1,9 @@
 """The site builds from what is committed, without a warning, and holds together."""
 
+import json
 import re
 from copy import copy
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
 Site = dict[Path, BeautifulSoup]
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,24 @@ def test_tables_are_not_left_as_markdown(site: Site) -> None:
             code.extract()
         # The line under a table's head; the dashes may have been made long.
         assert not re.search(r"\|\s*:?[-–—]+:?\s*\|", article.get_text()), f"{page.name} shows a table as raw text"
+
+
+# What MyST reads as a comment is text in Jupyter and was meant as text: "90", a line's end, "% cat".
+def test_no_line_is_taken_for_a_comment() -> None:
+    pages = {path.name: path.read_text() for path in ROOT.glob("book/**/*.md")}
+    for path in (*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("exercises/source/*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        pages[path.name] = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    for name, text in pages.items():
+        lines = FENCED.sub("", text).splitlines()
+        assert [line for line in lines if line.startswith("%")] == [], f"{name}: nobody sees these lines"
+        # And a sentence whose last line begins with "1." ends in a list.
+        lists = [two for line, two in pairwise(lines) if re.match(r"1[.)] ", two) and re.match(r"\w", line)]
+        assert lists == [], f"{name}: no list was meant"
+
+
+def test_long_names_in_tables_may_break(site: Site) -> None:
+    names = [code for soup in site.values() for code in soup.select("td code .pre") if len(code.text) > 25]
+    assert names, "the tables have no long name"
+    for name in names:
+        assert name.find("wbr") or not re.search(r"\w[._/]\w", name.text), name

@@ -345,11 +345,25 @@ def test_markdown():
         "| a | 50.0 ± 1.0 | 40.0 ± 0.2 | 52.0 |",
         "| b | 60.0 | 41.0 | - |",
     ]
-    assert tables.render_claims(VALUES).splitlines()[2:] == [
+    assert tables.render_claims(VALUES).splitlines()[1:] == [
+        "| --- | --- | ---: | --- |",
         "| b beats a | paper | +2.0 (+1.0 to +3.0) | holds |",
         "| a ties b | book | +0.2 (-1.0 to +1.5) | not separated |",
     ]
     assert tables.render_claims({"claims": []}) == ""
+
+
+def test_columns_of_words_are_aligned_to_the_left():
+    rows = [["a", 1.25, None, "long"], ["b", "2.0 ± 0.1", 3, "short"]]
+    assert tables.markdown(["row", "IoU", "seeds", "note"], rows, words=["note"]) == (
+        "| row | IoU | seeds | note |\n"
+        "| --- | ---: | ---: | --- |\n"
+        "| a | 1.2 | - | long |\n"
+        "| b | 2.0 ± 0.1 | 3 | short |\n"
+    )
+    assert tables.markdown(["row", "IoU"], []).splitlines()[1] == "| --- | ---: |"
+    with pytest.raises(ValueError, match="no column is named 'notes'; the columns are row, note"):
+        tables.markdown(["row", "note"], [], words=["notes"])
 
 
 def test_frame():

@@ -4,11 +4,16 @@ A Sphinx extension, named in ``_config.yml``. Each part takes away one defect th
 ``tests/test_browser.py`` finds them again when it is missing.
 """
 
+import re
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx_thebe import init_thebe_core, update_thebe_context
+
+CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+NAME = re.compile(r"""(<span class="pre">)([^<]*)(</span>)""")
+JOINT = re.compile(r"(?<=\w)([._/])(?=\w)")
 
 
 def without_thebe(app: Sphinx) -> None:
@@ -36,9 +41,21 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
         context: What the template is filled with; changed in place.
         doctree: The page as a tree; None for pages that are not written by hand, such as the search.
     """
-    # `doc-biblioentry` is deprecated, and a list that has such children counts as a list without items.
     if "body" in context:
-        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        # `doc-biblioentry` is deprecated, and a list that has such children counts as a list without items.
+        body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        context["body"] = CELL.sub(lambda cell: NAME.sub(breakable, cell[0]), body)
+
+
+def breakable(name: re.Match) -> str:
+    """Code in a cell of a table, with places where it may break: after a dot, an underscore or a slash in a name.
+
+    Otherwise a column of names takes the width from all others.
+
+    Args:
+        name: what :data:`NAME` found.
+    """
+    return name[1] + JOINT.sub(r"\1<wbr>", name[2]) + name[3]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
