@@ -59,12 +59,14 @@ site: $(READY)
 	@if [ -d results ]; then cp -R results $(SOURCE)/; fi
 	$(BIN)/jupyter-book build $(SOURCE) --path-output . -n -W --keep-going
 
-chapters: $(FRESH)
+# The long ones first, so that none of them is left alone at the end.
+of = $(filter $(SOURCE)/notebooks/$(1)_%,$(FRESH))
+chapters: $(foreach number,05 02 08 10 09,$(call of,$(number))) $(FRESH)
 
 $(SOURCE)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(READY)
 	$(HALF) $(BIN)/python -m dsna_lib.chapters $< $@
 
-$(foreach number,06 07 10,$(filter $(SOURCE)/notebooks/$(number)_%,$(FRESH))): | $(SOURCE)/notebooks/05_training.ipynb
+$(foreach number,06 07 10,$(call of,$(number))): | $(call of,05)
 
 figures: $(READY)
 	$(BIN)/dsna figure all
