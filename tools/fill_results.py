@@ -273,6 +273,17 @@ def segmentation(kind: str) -> str:
     return "\n".join(parts) or f"*On {kind if kind == 'photographs' else 'drawn pictures'}: {UNMEASURED}.*\n"
 
 
+def segmentation_speed() -> str:
+    """What the book's loop, reading pictures and a second process for the CRF cost or gain."""
+    values = read("segmentation_speed_lite0")["values"]
+    step, crf = values["step"], values["crf"]
+    return (
+        f"A step of the book's loop takes {step['ratio']:.2f} times a bare PyTorch loop's, "
+        f"which waits for pictures {step['waiting_for_pictures']:.1%} of its time; two processes of the CRF refine "
+        f"{crf['ratio']:.2f} times as many pictures as one.\n"
+    )
+
+
 def shipped_segmentation() -> str:
     """What the segmentation network that ships scores on photographs, beside its ceiling."""
     rows = {row["title"]: row["mean"] for row in measured("III", "photographs")["EfficientNet-lite0"]["values"]["rows"]}
@@ -552,7 +563,7 @@ RENDERERS: dict[str, Callable[[], str]] = {
             *(table1, relations, claims, claims_again, bootstrap, by_labels, weight_by_size),
             *(input_size, recipe, sensitivity, weights, cost, one_pass),
             *(definitions, figures_of_the_paper, tables_of_the_paper, statements),
-            *(chapter_times, machine, origins, shipped_segmentation),
+            *(chapter_times, machine, origins, shipped_segmentation, segmentation_speed),
         )
     },
     "segmentation_drawn": partial(segmentation, "drawn"),
