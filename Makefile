@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
 # Small networks gain little from a second thread: two chapters at a time, each with half the cores. What several
-# of them need is trained by the first; the others wait for it (06, 07 and 10 would wait long for 05: later).
+# of them need is trained by the first; the others wait for it (06 and 07 would wait long for 05: later).
 THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores > 2 ? cores / 2 : 1)))
 HALF := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS)
 ifneq ($(MAKECMDGOALS),chapters)
@@ -61,12 +61,12 @@ site: $(READY)
 
 # The long ones first, so that none of them is left alone at the end.
 of = $(filter $(SOURCE)/notebooks/$(1)_%,$(FRESH))
-chapters: $(foreach number,05 02 08 10 09,$(call of,$(number))) $(FRESH)
+chapters: $(foreach number,05 02 10 08 09,$(call of,$(number))) $(FRESH)
 
 $(SOURCE)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(READY)
 	$(HALF) $(BIN)/python -m dsna_lib.chapters $< $@
 
-$(foreach number,06 07 10,$(call of,$(number))): | $(call of,05)
+$(foreach number,06 07,$(call of,$(number))): | $(call of,05)
 
 figures: $(READY)
 	$(BIN)/dsna figure all
