@@ -118,17 +118,17 @@ class ConfusionMatrix:
 
     @property
     def mean_iou(self) -> float:
-        """mS_IoU, or mIoU: the mean over classes, background included, NaN left out."""
+        """The mean over classes, background included, NaN left out (mS_IoU, or mIoU)."""
         return _mean(self.iou)
 
     @property
     def mean_precision(self) -> float:
-        """mS_prec: the mean over classes, background included, NaN left out."""
+        """The mean over classes, background included, NaN left out (mS_prec)."""
         return _mean(self.precision)
 
     @property
     def mean_recall(self) -> float:
-        """mS_rec: the mean over classes, background included, NaN left out."""
+        """The mean over classes, background included, NaN left out (mS_rec)."""
         return _mean(self.recall)
 
     def summary(self) -> dict[str, float]:

@@ -97,7 +97,7 @@ DRAWN_NETWORK = {
     "train_last": 1,
 }
 DRAWN_TRAINING = {
-    "epochs": 12,
+    "epochs": 9,
     "schedule": "poly",
     "batch_size": 10,
     "backbone_rate": 0.003,

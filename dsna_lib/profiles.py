@@ -64,7 +64,7 @@ class Setup:
 
     @property
     def look_precision(self) -> str:
-        """The precision for looking at pictures: ``"bf16"`` if the training has it, else ``"no"``.
+        """The precision in which pictures are looked at, ``"bf16"`` if the training has it, else ``"no"``.
 
         Maps and masks are never computed in fp16.
         """
