@@ -38,7 +38,7 @@ class Backbone(nn.Module):
     Args:
         name: what :func:`create` was asked for.
         stages: the network, cut into a sequence.
-        out_channels: channels D of the features.
+        out_channels: D.
         output_stride: pixels a feature cell stands for.
         mean: per channel, in 0..1.
         std: per channel, in 0..1.

@@ -18,6 +18,7 @@ import base64
 import hashlib
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -476,7 +477,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds = run(args.notebook, args.output, dict(args.parameter))
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise SystemExit(f"{parser.prog}: error: {error}") from None
-    print(f"{args.notebook}: {seconds:.0f} s")
+    print(f"{args.notebook}: {seconds:.0f} s{_note_memory(args.output)}")
+
+
+def _note_memory(copy: Path) -> str:
+    """Write the memory of the largest process so far beside the times that papermill keeps in the copy; and say it."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return ""
+    from papermill.iorw import write_ipynb
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 2**20)
+    notebook = _read(copy)
+    notebook.metadata.papermill["peak_mib"] = peak
+    write_ipynb(notebook, str(copy))
+    return f", {peak:,} MiB"
 
 
 if __name__ == "__main__":

@@ -784,7 +784,8 @@ def _keep(
     from dsna_lib import runs, tables
 
     name = values["table"]
-    file = f"table_{name}_{data}" + (f"_{args.backbone}" if data != "minivoc" else "")
+    network = (name == "III" and args.segment_backbone) or args.backbone
+    file = f"table_{name}_{data}" + (f"_{network}" if data != "minivoc" else "")
     provenance = {"command": "dsna table", "note": args.note} | about | provenance
     result["files"][name] = runs.write_result(file, _plain(values), provenance, args.out)
     result["tables"][name] = values

@@ -283,6 +283,8 @@ def segmentation_of_tables(parser: argparse.ArgumentParser) -> None:
         ("scales", multiples, "S", "at which val is shown"),
     ):
         group.add_argument(f"--segment-{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
+    text = "show whole pictures, squeezed into the crop's square"
+    group.add_argument("--segment-whole", action="store_true", default=None, help=text)
 
 
 def inference(parser: argparse.ArgumentParser) -> None:

@@ -138,7 +138,7 @@ LATER = (
     Published("SEAM + CONTA", LABELS, None, 66.1, 66.7, "Zhang et al., NeurIPS 2020, arXiv:2009.12547", "ResNet-101"),
     Published("AdvCAM", LABELS, None, 68.1, 68.0, "Lee et al., CVPR 2021, arXiv:2103.08896", "ResNet-101"),
     Published("EPS", EXTERNAL, "saliency", 70.9, 70.8, "Lee et al., CVPR 2021, arXiv:2105.08965", "ResNet-101"),
-    Published("AFA", LABELS, None, 66.0, 66.3, "Ru et al., CVPR 2022", "MiT-B1"),
+    Published("AFA", LABELS, None, 66.0, 66.3, "Ru et al., CVPR 2022, arXiv:2203.02664", "MiT-B1"),
     Published("MCTformer", LABELS, None, 71.9, 71.6, "Xu et al., CVPR 2022, arXiv:2203.02891", "ResNet-38"),
     Published("L2G", EXTERNAL, "saliency", 72.1, 71.7, "Jiang et al., CVPR 2022, arXiv:2204.03206", "ResNet-101"),
     Published("CLIP-ES", EXTERNAL, "CLIP", 73.8, 73.9, "Lin et al., CVPR 2023, arXiv:2212.09506", "ResNet-101"),

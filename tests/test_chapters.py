@@ -248,9 +248,10 @@ def test_a_failing_cell_is_one_sentence_and_leaves_no_output(book) -> None:
 def test_command_line_of_the_module(book, monkeypatch, capsys) -> None:
     given = {}
     monkeypatch.setattr(chapters, "run", lambda notebook, output, values: given.update(values) or 2.0)
+    monkeypatch.setattr(chapters, "_note_memory", lambda copy: ", 900 MiB")
     chapters.main(["n.ipynb", "out.ipynb", "-p", "seed", "1", "-p", "rate", "2"])
     assert given == {"seed": "1", "rate": "2"}
-    assert capsys.readouterr().out == "n.ipynb: 2 s\n"
+    assert capsys.readouterr().out == "n.ipynb: 2 s, 900 MiB\n"
 
 
 def test_command_line_of_the_module_refuses_in_one_sentence(book) -> None:

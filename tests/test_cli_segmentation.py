@@ -229,13 +229,13 @@ def test_table_3_is_run_and_4_to_6_show_it(run, root, monkeypatch, tmp_path):  #
     words = ["--data", "voc", "--root", root, "--backbone", "vgg16", "--weights", "none", "--seeds", "2", "--out", "r"]
     rows = "DSNA, merged;full supervision"
     segment = ("epochs", "3", "scales", "1", "dilation", "6", "channels", "64", "train-last", "9", "head-rate", "0.05")
-    segment = [f"--segment-{word}" if k % 2 == 0 else word for k, word in enumerate(segment)]
+    segment = [f"--segment-{word}" if k % 2 == 0 else word for k, word in enumerate(segment)] + ["--segment-whole"]
     code, out, _ = run("table", "III", *words, "--rows", rows, *segment)
     assert code == 0
     assert seen["methods"] == ["DSNA, merged", "full supervision"]
     assert seen["seeds"] == 2
     training, network = seen["recipe"].training, seen["recipe"].network
-    assert (training.epochs, training.head_rate, training.backbone_rate) == (3, 0.05, 0.001)
+    assert (training.epochs, training.head_rate, training.backbone_rate, training.whole) == (3, 0.05, 0.001, True)
     assert (network.dilation, network.channels, network.train_last) == (6, 64, 9)
     assert seen["recipe"].scales == (1.0,)
     assert seen["recipe"].network.backbone == "vgg16"

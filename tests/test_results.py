@@ -195,8 +195,9 @@ def test_the_last_run_is_shown_once_it_was_timed(elsewhere):
     }
     how = {"processor": "a processor", "memory_gib": 8, "tools": {"papermill": "2.7.0"}}
     how["environment"] = where | {"packages": {"torch": "2.15.0", "pydensecrf2": None}}
-    (results / "chapters.json").write_text(json.dumps({"values": {"chapters": times}, "provenance": how}))
-    assert tool.chapter_times().splitlines()[-1] == "| all | 40 | 1,900 |"
+    values = {"chapters": times, "seconds": 25.3}
+    (results / "chapters.json").write_text(json.dumps({"values": values, "provenance": how}))
+    assert tool.chapter_times().splitlines()[-1] == "| all, two at a time | 25 | 1,900 |"
     assert "| [01](../notebooks/01_labels_without_masks.ipynb) | 10 | 780 |" in tool.chapter_times()
     assert "| torch | 2.15.0 |\n| pydensecrf2 | - |\n| papermill | 2.7.0 |" in tool.machine()
 

@@ -1,12 +1,14 @@
-"""Timing chapters: what a run takes, and what is refused."""
+"""The times of the last run of all chapters: what the executed copies say, and what is refused."""
 
-from pathlib import Path
+import os
 
 import nbformat
 import pytest
 import scripts
 
-ROOT = Path(__file__).resolve().parents[1]
+from dsna_lib import chapters
+
+CELL = "import time\nx = b'1' * 2**26\ntime.sleep(0.5)"  # 64 MiB for half a second
 
 
 @pytest.fixture(scope="module")
@@ -14,47 +16,50 @@ def tool():
     return scripts.load("tools/time_chapters.py")
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A folder with a notebook of one cell, `00_tiny.ipynb`, and its executed copy in ``out``."""
+    folder = tmp_path_factory.mktemp("ran")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    nbformat.write(notebook, folder / "00_tiny.ipynb")
+    chapters.main([str(folder / "00_tiny.ipynb"), str(folder / "out" / "00_tiny.ipynb")])
+    return folder
+
+
 @pytest.fixture
-def notebook(tmp_path):
-    """A notebook of one cell that holds 64 MiB and waits."""
-    cell = nbformat.v4.new_code_cell("import os, time\nx = b'1' * 2**26\ntime.sleep(0.5)\nos.environ['DSNA_RUNS']")
-    path = tmp_path / "00_tiny.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    return path
-
-
-def test_seconds_and_memory_of_a_chapter(tool, notebook, tmp_path):
-    found = tool.timed(notebook, tmp_path / "out")
-    assert found["seconds"] > 0.5
-    assert 64 < found["peak_mib"] < 4096
-    (cell,) = nbformat.read(tmp_path / "out" / notebook.name, 4).cells
-    assert cell.outputs[0]["data"]["text/plain"] == repr(str(tmp_path / "out" / "runs"))
-
-
-def test_naming_chapters_writes_nothing(tool, monkeypatch, capsys, notebook):
-    monkeypatch.setattr(tool, "timed", lambda *_: {"seconds": 2.0, "peak_mib": 1500})
-    monkeypatch.setattr(tool.runs, "write_result", lambda *_: pytest.fail("written"))
-    tool.main([str(notebook)])
-    assert capsys.readouterr().out == "00_tiny: 2 s, 1,500 MiB\n"
-
-
-def test_all_chapters_are_written_with_what_they_ran_on(tool, monkeypatch, tmp_path):
-    monkeypatch.setattr(tool, "timed", lambda *_: {"seconds": 2.0, "peak_mib": 1500})
+def book(tool, monkeypatch, ran, tmp_path):
+    """A book of that one chapter, with an empty folder of models."""
+    monkeypatch.setattr(tool, "NOTEBOOKS", ran)
     monkeypatch.setattr(tool, "ROOT", tmp_path)
-    tool.main([])
+    monkeypatch.setenv("DSNA_RUNS", str(tmp_path / "runs"))
+    return ran / "out"
+
+
+def test_seconds_and_memory_of_a_chapter(tool, book):
+    found = tool.read_times(book)
+    (one,) = found["chapters"].values()
+    assert one["seconds"] == found["seconds"] > 0.5
+    assert 64 < one["peak_mib"] < 4096
+
+
+def test_the_file_says_what_the_chapters_ran_on(tool, book, tmp_path):
+    tool.main(book)
     content = tool.runs.read_json(tmp_path / "results" / "chapters.json")
-    assert list(content["values"]["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert list(content["values"]["chapters"]) == ["00_tiny"]
     assert set(content["provenance"]) == {"profile", "runs", "processor", "memory_gib", "tools", "environment"}
     assert content["provenance"]["tools"]["jupyter-book"].startswith("1.")
 
 
-def test_no_such_notebook(tool):
-    with pytest.raises(SystemExit, match=r"nope\.ipynb: no such notebook"):
-        tool.main(["nope.ipynb"])
+def test_chapters_that_have_not_run(tool, book, tmp_path):
+    with pytest.raises(SystemExit, match=r"00_tiny\.ipynb is not there: run `make book` first"):
+        tool.main(tmp_path)
 
 
-def test_a_chapter_that_fails_stops_it(tool, tmp_path):
-    path = tmp_path / "00_bad.ipynb"
-    path.write_text("not a notebook")
-    with pytest.raises(SystemExit, match=r"00_bad\.ipynb failed; nothing is written"):
-        tool.timed(path, tmp_path / "out")
+def test_models_of_an_earlier_run_shorten_the_times(tool, book, tmp_path):
+    old = tmp_path / "runs" / "train" / "abc" / "run.json"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    tool.read_times(book)  # made while the chapters ran, or after
+    os.utime(old, (0, 0))
+    with pytest.raises(SystemExit, match="was there before the chapters ran"):
+        tool.read_times(book)

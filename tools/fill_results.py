@@ -523,10 +523,11 @@ def chapter_times() -> str:
     """Seconds and memory of every chapter in its CPU profile."""
     if not (ROOT / "results" / "chapters.json").is_file():
         return UNTIMED
-    found = read("chapters")["values"]["chapters"]
+    values = read("chapters")["values"]
+    found = values["chapters"]
     rows = [[_chapter(name), f"{one['seconds']:.0f}", f"{one['peak_mib']:,.0f}"] for name, one in found.items()]
-    total = sum(one["seconds"] for one in found.values())
-    rows.append(["all", f"{total:.0f}", f"{max(one['peak_mib'] for one in found.values()):,.0f}"])
+    largest = max(one["peak_mib"] for one in found.values())
+    rows.append(["all, two at a time", f"{values['seconds']:.0f}", f"{largest:,.0f}"])
     return markdown(["chapter", "seconds", "memory of the largest process, MiB"], rows)
 
 

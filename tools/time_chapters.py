@@ -1,9 +1,6 @@
-"""Run every chapter once, in order, and record how long each took and how much memory: ``results/chapters.json``.
+"""Record how long each chapter took in the last `make book`, and how much memory: ``results/chapters.json``.
 
-    python tools/time_chapters.py                                           # all of them; writes the file
-    python tools/time_chapters.py notebooks/01_labels_without_masks.ipynb   # some of them; only prints
-
-Models go to an empty folder, so that each chapter trains what no chapter before it has trained.
+Run it after ``rm -rf runs _build && make book``: every chapter then trains what no chapter before it has trained.
 """
 
 from __future__ import annotations
@@ -11,11 +8,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
-import tempfile
-import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import nbformat
 
 from dsna_lib import runs
 from dsna_lib.chapters import NOTEBOOKS, ROOT
@@ -23,28 +21,32 @@ from dsna_lib.chapters import NOTEBOOKS, ROOT
 TOOLS = ("jupyter-book", "Sphinx", "myst-nb", "jupyterlab", "papermill", "nbclient", "matplotlib", "pandas", "scipy")
 
 
-def timed(notebook: Path, folder: Path) -> dict[str, float]:
-    """Run a notebook in a process of its own.
+def read_times(folder: Path) -> dict[str, Any]:
+    """What the copies of a run of all chapters say of it.
 
     Args:
-        notebook: which.
-        folder: where its copy and the models go.
+        folder: of the executed copies.
 
     Returns:
-        ``seconds``, from start to exit, and ``peak_mib``, the memory of the largest of its processes.
+        ``chapters``: name to ``seconds`` and ``peak_mib`` (memory of the largest process), and ``seconds`` from the
+        first one's start to the last one's end: several run at a time.
 
     Raises:
-        SystemExit: the chapter failed; it has said why.
+        SystemExit: a copy is missing, or models were there before the run began.
     """
-    command = [sys.executable, "-m", "dsna_lib.chapters", str(notebook), str(folder / notebook.name)]
-    start = time.monotonic()
-    child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"DSNA_RUNS": str(folder / "runs")})
-    _, status, used = os.wait4(child.pid, 0)  # the usage covers the kernel, which the child waits for
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{notebook} failed; nothing is written")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"seconds": round(time.monotonic() - start, 1), "peak_mib": round(used.ru_maxrss * unit / 2**20)}
+    chapters, starts, ends = {}, [], []
+    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+        copy = folder / notebook.name
+        if not copy.is_file():
+            raise SystemExit(f"{copy} is not there: run `make book` first")
+        ran = nbformat.read(copy, 4).metadata.papermill
+        chapters[notebook.stem] = {"seconds": round(ran.duration, 1), "peak_mib": ran.peak_mib}
+        starts.append(datetime.fromisoformat(ran.start_time))
+        ends.append(datetime.fromisoformat(ran.end_time))
+    earlier = [path for path in runs.root().glob("*/*/run.json") if path.stat().st_mtime < min(starts).timestamp()]
+    if earlier:
+        raise SystemExit(f"{earlier[0].parent} was there before the chapters ran: `rm -rf {runs.root()} _build` first")
+    return {"chapters": chapters, "seconds": round((max(ends) - min(starts)).total_seconds(), 1)}
 
 
 def processor() -> str:
@@ -57,31 +59,24 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def main(arguments: list[str]) -> None:
-    """Time the notebooks named, or all of them, and then write the file.
+def main(folder: Path = ROOT / "_build" / "source" / "notebooks") -> None:
+    """Write the file.
+
+    Args:
+        folder: of the executed copies.
 
     Raises:
-        SystemExit: no such notebook, or one that failed.
+        SystemExit: see :func:`read_times`.
     """
-    chosen = [Path(name).resolve() for name in arguments] or sorted(NOTEBOOKS.glob("*.ipynb"))
-    for notebook in chosen:
-        if not notebook.is_file():
-            raise SystemExit(f"{notebook}: no such notebook")
-    with tempfile.TemporaryDirectory() as folder:
-        found = {notebook.stem: timed(notebook, Path(folder)) for notebook in chosen}
-    if arguments:
-        for name, one in found.items():
-            print(f"{name}: {one['seconds']:.0f} s, {one['peak_mib']:,} MiB")
-        return
     provenance = {
         "profile": "cpu",
-        "runs": "an empty folder, chapters in order",
+        "runs": "an empty folder; two chapters at a time, each with half the cores",
         "processor": processor(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "tools": {name: importlib.metadata.version(name) for name in TOOLS},
     }
-    print(runs.write_result("chapters", {"chapters": found}, provenance, ROOT / "results"))
+    print(runs.write_result("chapters", read_times(folder), provenance, ROOT / "results"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*map(Path, sys.argv[1:]))
