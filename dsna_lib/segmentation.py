@@ -117,6 +117,8 @@ def create(config: SegmentationConfig) -> SegmentationModel:
     classes, dropout = len(config.class_names) + 1, config.dropout
     if config.backbone == "vgg16":
         layers = [*_dilated(backbone, config, 1024), *_convolved(config.channels or 1024, dropout)]
+        for convolution in (layers[0], layers[3]):  # features without BatchNorm are large: He's weights would diverge
+            nn.init.normal_(convolution.weight, std=0.01)
     else:
         layers = _dilated(backbone, config, 128 if config.backbone == "efficientnet_lite0" else 512)
     classifier = nn.Conv2d(layers[0].out_channels, classes, kernel_size=1)
