@@ -153,6 +153,7 @@ def run(notebook: str | Path, output: str | Path, given: Mapping[str, Any] | Non
                 # Longer profiles train for hours in one cell.
                 execution_timeout=None if given else CELL_TIMEOUT,
                 progress_bar=False,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # no warning that the kernel talks to this machine
             )
     except papermill.PapermillExecutionError as error:
         text = f"{notebook.name} stopped in cell [{error.exec_count}]: {error.ename}: {error.evalue}"
