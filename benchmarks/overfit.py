@@ -25,6 +25,7 @@ def main() -> None:
     ask.add_argument("--root", required=True)
     ask.add_argument("--backbone", default="vgg16")
     ask.add_argument("--pictures", type=int, default=8)
+    ask.add_argument("--batch-size", type=int, default=4)
     ask.add_argument("--steps", type=int, default=300)
     ask.add_argument("--train-last", type=int, help="stages of the backbone that learn; all by default")
     ask.add_argument("--backbone-rate", type=float, default=0.001)
@@ -34,8 +35,8 @@ def main() -> None:
     pictures = voc.load(args.root, "train")
     pictures = pictures.select([record.id for record in pictures.records[: args.pictures]])
     config = SegmentationTraining(
-        epochs=args.steps,  # all pictures are one batch
-        batch_size=args.pictures,
+        epochs=args.steps * args.batch_size // args.pictures,
+        batch_size=args.batch_size,
         scales=(1.0, 1.3),
         backbone_rate=args.backbone_rate,
         head_rate=10 * args.backbone_rate,
@@ -45,17 +46,23 @@ def main() -> None:
         checkpoint_every=args.steps,
     )
     torch.manual_seed(0)
-    model = segmentation.create(SegmentationConfig(pictures.class_names, args.backbone, train_last=args.train_last))
+    # Dropout is there to prevent what is wanted here.
+    network = SegmentationConfig(pictures.class_names, args.backbone, dropout=0.0, train_last=args.train_last)
+    model = segmentation.create(network)
     with tempfile.TemporaryDirectory() as folder:
         segmentation.train_segmentation(model, pictures, config, Path(folder) / "run")
         loss = training.read_log(Path(folder) / "run")[-1]["loss"]
         segmentation.segment_split(model, pictures, folder, ("single", "multi"))
-        found = {
-            kind: annotate.evaluate(Path(folder) / kind, pictures).summary()["iou"] for kind in ("single", "multi")
-        }
+        matrices = {kind: annotate.evaluate(Path(folder) / kind, pictures) for kind in ("single", "multi")}
+    found = {kind: matrix.summary()["iou"] for kind, matrix in matrices.items()}
+    names = ("background", *pictures.class_names)
+    per_class = {
+        name: round(100 * float(iou), 1) for name, iou in zip(names, matrices["single"].iou, strict=True) if iou == iou
+    }
     print(f"{args.pictures} pictures, {args.steps} steps, last loss {loss:.4f}; mean IoU on them: {found}")
+    print(f"at one scale, by class: {per_class}")
     if args.name:
-        values = {"mean_iou": found, "last_loss": round(loss, 4)}
+        values = {"mean_iou": found, "per_class": per_class, "last_loss": round(loss, 4)}
         runs.write_result(args.name, values, {"script": "benchmarks/overfit.py", "arguments": vars(args)})
 
 

@@ -132,6 +132,12 @@ def test_the_head_of_large_fov_is_the_papers(vgg):
     assert not any(layer.training for layer in vgg.modules())
 
 
+def test_new_layers_of_large_fov_start_small(vgg):
+    """Features of VGG-16 are some units large; its untrained network has to be undecided all the same."""
+    weights = [layer.weight for layer in vgg.head if isinstance(layer, nn.Conv2d)]
+    assert [weight.std().item() for weight in weights] == [pytest.approx(0.01, rel=0.05)] * 3
+
+
 def field_of_view(layers: Iterable[nn.Module]) -> tuple[int, int]:
     """Pixels that a cell sees along a side, and pixels between cells: each layer widens the one by what it adds."""
 
