@@ -74,7 +74,8 @@ def main() -> None:
     print(f"at one scale, by class: {per_class}")
     if args.name:
         values = {"mean_iou": found, "per_class": per_class, "last_loss": round(loss, 4)}
-        runs.write_result(args.name, values, {"script": "benchmarks/overfit.py", "arguments": vars(args)})
+        asked = {name: value for name, value in vars(args).items() if name not in ("root", "name")}
+        runs.write_result(args.name, values, {"script": "benchmarks/overfit.py", "arguments": asked})
 
 
 if __name__ == "__main__":
