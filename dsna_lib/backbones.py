@@ -38,7 +38,7 @@ class Backbone(nn.Module):
     Args:
         name: what :func:`create` was asked for.
         stages: the network, cut into a sequence.
-        out_channels: D.
+        out_channels: D, channels of the features.
         output_stride: pixels a feature cell stands for.
         mean: per channel, in 0..1.
         std: per channel, in 0..1.
@@ -212,15 +212,47 @@ def _vgg16(output_stride: int, weights: str | Path | None) -> Backbone:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if weights is not None:
-        path = _local_file(VGG16_FILE) if weights == "imagenet" else Path(weights)
-        state = load_weights(path) if path else VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
+        state, source = _vgg16_state(weights)
         # Files come with or without torchvision's prefix, and with or without the classifier.
         state = {k.removeprefix("features."): v.float() for k, v in state.items() if not k.startswith("classifier")}
-        load_into(layers, state, path or "torchvision")
+        load_into(layers, state, source)
     for layer in layers:
         if isinstance(layer, nn.ReLU):
             layer.inplace = True
     return Backbone("vgg16", layers, 512, 16)
+
+
+def vgg16_classifier(weights: str | Path = "imagenet") -> dict[str, Tensor]:
+    """VGG-16's two hidden fully connected layers; DeepLab's head can start from them.
+
+    Args:
+        weights: ``"imagenet"`` or the path of a weight file, as for :func:`create`.
+
+    Returns:
+        ``fc6.weight (4096, 512 * 7 * 7)``, ``fc7.weight (4096, 4096)``, and ``fc6.bias`` and ``fc7.bias (4096,)``.
+
+    Raises:
+        CheckpointError: the weight file is missing or damaged, or does not hold these layers.
+    """
+    state, source = _vgg16_state(weights)
+    layers = {}
+    for layer, place, inputs in (("fc6", 0, 512 * 7 * 7), ("fc7", 3, 4096)):
+        for kind, shape in (("weight", (4096, inputs)), ("bias", (4096,))):
+            name = f"classifier.{place}.{kind}"
+            found = tuple(getattr(state.get(name), "shape", ())) if name in state else "missing"
+            if found != shape:
+                raise CheckpointError(
+                    f"{source}: {name} is {found}, and {shape} is wanted; torchvision's own file of VGG-16 has it"
+                )
+            layers[f"{layer}.{kind}"] = state[name].float()
+    return layers
+
+
+def _vgg16_state(weights: str | Path) -> tuple[dict[str, Tensor], str | Path]:
+    """What a weight file of VGG-16 holds, and where that came from."""
+    path = _local_file(VGG16_FILE) if weights == "imagenet" else Path(weights)
+    state = load_weights(path) if path else VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
+    return state, path or "torchvision"
 
 
 def _local_file(name: str) -> Path | None:

@@ -511,7 +511,8 @@ def _train_segmentation(args: argparse.Namespace) -> dict[str, Any]:
         listed, pictures = len(pictures), segmentation.annotated(pictures, args.annotations, args.skip_missing)
         if len(pictures) < listed:
             _say(args, f"{listed - len(pictures)} of {listed} pictures have no annotation and are left out.")
-    settings = _backbone(args) | {name: getattr(args, name) for name in ("channels", "dilation", "dropout")}
+    of_network = ("channels", "dilation", "dropout", "pretrained_head")
+    settings = _backbone(args) | {name: getattr(args, name) for name in of_network}
     config = replace(_schedule(args, SegmentationTraining), whole=loss is not None)
     _, run = runs.train_once(SegmentationConfig(pictures.class_names, **settings), pictures, config, args.out, loss)
     return _trained(args, pictures, run)
@@ -815,7 +816,7 @@ def _pipeline(args: argparse.Namespace, mining: tables.Recipe) -> pipelines.Reci
         schedule = {"precision": mining.training.precision, "workers": mining.training.workers}
         scales = segmentation.SCALES
     # Not in place: the book's own recipe stays as it is.
-    of_network = ("backbone", "train_last", "channels", "dilation")
+    of_network = ("backbone", "train_last", "channels", "dilation", "pretrained_head")
     network = network | {name: given.pop(name) for name in of_network if name in given}
     scales = given.pop("scales", scales)
     training = SegmentationTraining(**schedule | given | {"device": mining.training.device})

@@ -244,6 +244,7 @@ def schedule(
         group.add_argument(_flag(name), default=argparse.SUPPRESS, help=text, **form)
 
 
+PRETRAINED_HEAD = "vgg16: start fc6 and fc7 from VGG-16's own, thinned out as DeepLab does; needs torchvision's file"
 SEGMENTATION_SCHEDULE = {
     **{name: entry for name, entry in SCHEDULE.items() if name != "loss_over_classes"},
     "head_rate": (number(float, 0), "learning rate of the new layers; biases learn twice as fast"),
@@ -263,6 +264,7 @@ def segmentation_network(parser: argparse.ArgumentParser) -> None:
     text = "of the same, in cells of 8 pixels"
     group.add_argument("--dilation", type=number(int, 1), default=usual["dilation"], metavar="N", help=text)
     group.add_argument("--dropout", type=number(float, 0, 1), default=usual["dropout"], help="rate, in 0 .. 1")
+    group.add_argument("--pretrained-head", action="store_true", help=PRETRAINED_HEAD)
 
 
 def segmentation_of_tables(parser: argparse.ArgumentParser) -> None:
@@ -285,6 +287,7 @@ def segmentation_of_tables(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--segment-{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
     text = "show whole pictures, squeezed into the crop's square"
     group.add_argument("--segment-whole", action="store_true", default=None, help=text)
+    group.add_argument("--segment-pretrained-head", action="store_true", default=None, help=PRETRAINED_HEAD)
 
 
 def inference(parser: argparse.ArgumentParser) -> None:

@@ -48,6 +48,7 @@ STRIDE = 8
 SCALES = (0.7, 1.0, 1.3)
 KINDS = ("single", "multi", "crf")
 FORMAT = "dsna-segmentation-1"
+FC_CHANNELS = 1024  # of fc6 and fc7
 # A class that is nowhere likelier than this takes no part in the CRF, whose time grows with the number of classes.
 PLAUSIBLE = 0.05
 
@@ -72,6 +73,8 @@ class SegmentationConfig:
         dropout: rate.
         train_last: how many of the backbone's last stages learn; None for all.
         weights: of the backbone at the start: ``"imagenet"``, a file, or None for random ones.
+        pretrained_head: VGG-16 only: fc6 and fc7 start from VGG-16's own, thinned out as DeepLab did, and count as
+            pretrained. `weights` then has to hold them, as torchvision's file does.
     """
 
     class_names: tuple[str, ...]
@@ -81,6 +84,7 @@ class SegmentationConfig:
     dropout: float = 0.5
     train_last: int | None = None
     weights: str | None = "imagenet"
+    pretrained_head: bool = False
 
 
 class SegmentationModel(nn.Module):
@@ -105,7 +109,7 @@ def create(config: SegmentationConfig) -> SegmentationModel:
     """Make a network. Its head starts from random weights: seed torch first.
 
     Raises:
-        ValueError: unknown backbone, or one without output stride 8.
+        ValueError: unknown backbone, or one without output stride 8; a pretrained head that VGG-16 does not have.
         CheckpointError: the backbone's weights cannot be used.
 
     Example:
@@ -113,15 +117,17 @@ def create(config: SegmentationConfig) -> SegmentationModel:
         >>> model(torch.rand(1, 3, 65, 65)).shape
         torch.Size([1, 3, 9, 9])
     """
+    if config.pretrained_head and (config.backbone != "vgg16" or config.weights is None):
+        given = f"backbone={config.backbone!r} with weights={config.weights!r}"
+        raise ValueError(f"pretrained_head: only VGG-16's weights hold a head to start from, not {given}")
     backbone = _backbone(config)
-    classes, dropout = len(config.class_names) + 1, config.dropout
     if config.backbone == "vgg16":
-        layers = [*_dilated(backbone, config, 1024), *_convolved(config.channels or 1024, dropout)]
-        for convolution in (layers[0], layers[3]):  # features without BatchNorm are large: He's weights would diverge
-            nn.init.normal_(convolution.weight, std=0.01)
+        layers = _fc6_and_fc7(backbone, config)
     else:
-        layers = _dilated(backbone, config, 128 if config.backbone == "efficientnet_lite0" else 512)
-    classifier = nn.Conv2d(layers[0].out_channels, classes, kernel_size=1)
+        usual = 128 if config.backbone == "efficientnet_lite0" else 512
+        layers = _activated(_dilated(backbone, config, usual), config)
+        nn.init.kaiming_normal_(layers[0].weight, nonlinearity="relu")
+    classifier = nn.Conv2d(layers[0].out_channels, len(config.class_names) + 1, kernel_size=1)
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)
     model = SegmentationModel(backbone, nn.Sequential(*layers, classifier)).eval()
@@ -160,22 +166,42 @@ def _large_fov(backbone: Backbone) -> Backbone:
     return backbone
 
 
-def _dilated(backbone: Backbone, config: SegmentationConfig, usual: int) -> list[nn.Module]:
-    """The convolution with the large field of view: fc6."""
+def _dilated(backbone: Backbone, config: SegmentationConfig, usual: int) -> nn.Conv2d:
+    """The convolution with the large field of view."""
     d = config.dilation
-    wide = nn.Conv2d(backbone.out_channels, config.channels or usual, 3, padding=d, dilation=d)
-    return _activated(wide, config.dropout)
+    return nn.Conv2d(backbone.out_channels, config.channels or usual, 3, padding=d, dilation=d)
 
 
-def _convolved(channels: int, dropout: float) -> list[nn.Module]:
-    """fc7."""
-    return _activated(nn.Conv2d(channels, channels, kernel_size=1), dropout)
-
-
-def _activated(convolution: nn.Conv2d, dropout: float) -> list[nn.Module]:
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+def _activated(convolution: nn.Conv2d, config: SegmentationConfig) -> list[nn.Module]:
     nn.init.zeros_(convolution.bias)
-    return [convolution, nn.ReLU(inplace=True), nn.Dropout(dropout)]
+    return [convolution, nn.ReLU(inplace=True), nn.Dropout(config.dropout)]
+
+
+def _fc6_and_fc7(backbone: Backbone, config: SegmentationConfig) -> list[nn.Module]:
+    fc6 = _dilated(backbone, config, FC_CHANNELS)
+    fc7 = nn.Conv2d(fc6.out_channels, fc6.out_channels, kernel_size=1)
+    layers = [*_activated(fc6, config), *_activated(fc7, config)]
+    for convolution in (fc6, fc7):  # features without BatchNorm are large: He's weights would diverge
+        nn.init.normal_(convolution.weight, std=0.01)
+    if config.pretrained_head:
+        _thin_out(fc6, fc7, backbones.vgg16_classifier(config.weights))
+    return layers
+
+
+@torch.no_grad()
+def _thin_out(fc6: nn.Conv2d, fc7: nn.Conv2d, whole: dict[str, Tensor]) -> None:
+    """Put evenly spaced channels of VGG-16's fc6 and fc7 into ours, and of fc6's 7x7 places every third: 3x3.
+
+    VGG-16's cells there are 32 pixels apart, so places 0, 3 and 6 are 96: 12 of our cells. The dilation is this number.
+    """
+    of, channels = len(whole["fc6.bias"]), fc6.out_channels
+    if channels > of:
+        raise ValueError(f"pretrained_head: VGG-16 has {of} channels to choose from, not {channels}")
+    kept = torch.arange(channels) * (of // channels)
+    fc6.weight.copy_(whole["fc6.weight"].view(-1, fc6.in_channels, 7, 7)[kept, :, ::3, ::3])
+    fc7.weight.copy_(whole["fc7.weight"][kept][:, kept, None, None])
+    fc6.bias.copy_(whole["fc6.bias"][kept])
+    fc7.bias.copy_(whole["fc7.bias"][kept])
 
 
 def save(model: SegmentationModel, path: str | Path, half: bool = False) -> None:
@@ -185,7 +211,10 @@ def save(model: SegmentationModel, path: str | Path, half: bool = False) -> None
 
 def load(path: str | Path, class_names: Sequence[str] | None = None) -> SegmentationModel:
     """Read a model file that :func:`save` wrote; see :func:`dsna_lib.model_files.load`."""
-    return model_files.load(path, FORMAT, SegmentationConfig, create, class_names)
+    # The whole head is in the file: nothing is to be fetched for it.
+    return model_files.load(
+        path, FORMAT, SegmentationConfig, lambda config: create(replace(config, pretrained_head=False)), class_names
+    )
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -375,9 +404,12 @@ def _plain_loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
 def _groups(model: SegmentationModel, config: SegmentationTraining) -> list[dict[str, Any]]:
     """DeepLab's four groups: pretrained and new layers, each with weights and biases."""
+    pretrained, new = [model.backbone], [model.head]
+    if model.config is not None and model.config.pretrained_head:
+        pretrained, new = [model.backbone, model.head[:-1]], [model.head[-1]]
     groups = []
-    for part, rate in ((model.backbone, config.backbone_rate), (model.head, config.head_rate)):
-        learning = [(name, p) for name, p in part.named_parameters() if p.requires_grad]
+    for parts, rate in ((pretrained, config.backbone_rate), (new, config.head_rate)):
+        learning = [(name, p) for part in parts for name, p in part.named_parameters() if p.requires_grad]
         biases = [p for name, p in learning if name.endswith("bias")]
         weights = [p for name, p in learning if not name.endswith("bias")]
         groups += [{"params": weights, "lr": rate}, {"params": biases, "lr": 2 * rate, "weight_decay": 0.0}]

@@ -55,6 +55,20 @@ def test_vgg16_falls_back_to_torchvision(vgg_file, monkeypatch):
     torch.testing.assert_close(backbone.stages[0].weight, layers[0].weight)
 
 
+def test_vgg16_classifier_takes_a_file_or_says_what_is_missing(tmp_path, vgg_file):
+    path = tiny.vgg16_file(tmp_path / "whole.pth")
+    found, stored = backbones.vgg16_classifier(path), torch.load(path, weights_only=True)
+    names = {"fc6.weight": "classifier.0.weight", "fc6.bias": "classifier.0.bias"}
+    names |= {"fc7.weight": "classifier.3.weight", "fc7.bias": "classifier.3.bias"}
+    assert found.keys() == names.keys()
+    assert all(torch.equal(found[own], stored[theirs]) for own, theirs in names.items())
+    with pytest.raises(CheckpointError, match=r"classifier.0.weight is \(2, 2\), and \(4096, 25088\) is wanted"):
+        backbones.vgg16_classifier(vgg_file[0])
+    torch.save({name: tensor for name, tensor in stored.items() if name != "classifier.3.bias"}, path)
+    with pytest.raises(CheckpointError, match=r"whole.pth: classifier.3.bias is missing, and \(4096,\) is wanted"):
+        backbones.vgg16_classifier(path)
+
+
 @pytest.fixture(scope="module")
 def lite0():
     return create("efficientnet_lite0")

@@ -82,6 +82,12 @@ def test_the_truth_is_an_upper_bound_that_is_asked_for(train, tmp_path):
     assert runs.read_json(tmp_path / "run" / "run.json")["config"]["loss"] == "cross-entropy"
 
 
+def test_only_vgg16_has_a_pretrained_head(train, annotations):
+    code, _, err = train("--annotations", annotations, "--pretrained-head")
+    assert code == 3
+    assert "only VGG-16's weights hold a head to start from, not backbone='efficientnet_lite0'" in err
+
+
 def test_sec(train, annotations, tmp_path):
     code, _, err = train("--annotations", annotations, "--sec", "seed,shrink")
     assert code == 2
@@ -229,14 +235,15 @@ def test_table_3_is_run_and_4_to_6_show_it(run, root, monkeypatch, tmp_path):  #
     words = ["--data", "voc", "--root", root, "--backbone", "vgg16", "--weights", "none", "--seeds", "2", "--out", "r"]
     rows = "DSNA, merged;full supervision"
     segment = ("epochs", "3", "scales", "1", "dilation", "6", "channels", "64", "train-last", "9", "head-rate", "0.05")
-    segment = [f"--segment-{word}" if k % 2 == 0 else word for k, word in enumerate(segment)] + ["--segment-whole"]
+    segment = [f"--segment-{word}" if k % 2 == 0 else word for k, word in enumerate(segment)]
+    segment += ["--segment-whole", "--segment-pretrained-head"]
     code, out, _ = run("table", "III", *words, "--rows", rows, *segment)
     assert code == 0
     assert seen["methods"] == ["DSNA, merged", "full supervision"]
     assert seen["seeds"] == 2
     training, network = seen["recipe"].training, seen["recipe"].network
     assert (training.epochs, training.head_rate, training.backbone_rate, training.whole) == (3, 0.05, 0.001, True)
-    assert (network.dilation, network.channels, network.train_last) == (6, 64, 9)
+    assert (network.dilation, network.channels, network.train_last, network.pretrained_head) == (6, 64, 9, True)
     assert seen["recipe"].scales == (1.0,)
     assert seen["recipe"].network.backbone == "vgg16"
     stored = runs.read_json("r/table_III_voc_vgg16.json")

@@ -138,6 +138,71 @@ def test_new_layers_of_large_fov_start_small(vgg):
     assert [weight.std().item() for weight in weights] == [pytest.approx(0.01, rel=0.05)] * 3
 
 
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+    return tiny.vgg16_file(tmp_path_factory.mktemp("weights") / "vgg16.pth")
+
+
+def test_a_pretrained_head_is_vgg16s_thinned_out(vgg_file):
+    """What fc6 of VGG-16 makes of 7 x 7 cells 32 pixels apart, looking at nine of them, ours makes of cells 8 apart."""
+    whole = torch.load(vgg_file, weights_only=True)
+    head = create(SegmentationConfig(tiny.NAMES, "vgg16", weights=str(vgg_file), pretrained_head=True)).head
+    fc6, fc7 = head[0], head[3]
+    fine = torch.rand(1, 512, 25, 25)
+    channel = 4 * 5
+    weight = whole["classifier.0.weight"][channel].reshape(512, 7, 7).numpy()
+    coarse = fine[0, :, ::4, ::4].numpy()
+    places = [(row, column) for row in (0, 3, 6) for column in (0, 3, 6)]
+    wanted = sum(float(weight[:, r, c] @ coarse[:, r, c]) for r, c in places) + whole["classifier.0.bias"][channel]
+    assert fc6(fine)[0, 5, 12, 12].item() == pytest.approx(wanted.item(), rel=1e-4)
+    assert fc7.weight[7, 9].item() == whole["classifier.3.weight"][28, 36]
+    assert fc7.bias[7] == whole["classifier.3.bias"][28]
+
+
+def test_a_pretrained_head_learns_as_slowly_as_the_backbone(tmp_path, vgg_file, split, optimizers):
+    config = SegmentationConfig(
+        tiny.NAMES, "vgg16", channels=8, train_last=0, weights=str(vgg_file), pretrained_head=True
+    )
+    model = create(config)
+    train_segmentation(model, split, replace(CONFIG, epochs=1, batch_size=8), tmp_path / "run")
+    assert groups_of(model, optimizers[0]) == [
+        ["head.0.weight", "head.3.weight"],
+        ["head.0.bias", "head.3.bias"],
+        ["head.6.weight"],
+        ["head.6.bias"],
+    ]
+    segmentation.save(model, tmp_path / "model.pth")
+    loaded = segmentation.load(tmp_path / "model.pth")
+    assert loaded.config == config
+    assert tiny.same(model.state_dict(), loaded.state_dict())
+
+
+def test_a_stored_model_needs_no_pretrained_head(tmp_path, monkeypatch, vgg_file):
+    """Frozen stages are fetched from ImageNet's weights, where the file with the head may be gone by then."""
+    whole = torch.load(vgg_file, weights_only=True)
+    convolutions = tmp_path / backbones.VGG16_FILE
+    torch.save(whole, convolutions)
+    monkeypatch.setenv(backbones.WEIGHTS_FOLDER, str(tmp_path))
+    model = create(SegmentationConfig(tiny.NAMES, "vgg16", channels=8, train_last=1, pretrained_head=True))
+    segmentation.save(model, tmp_path / "model.pth")
+    torch.save({name: tensor for name, tensor in whole.items() if name.startswith("features")}, convolutions)
+    assert tiny.same(model.state_dict(), segmentation.load(tmp_path / "model.pth").state_dict())
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"backbone": "resnet50"}, "only VGG-16's weights hold a head to start from, not backbone='resnet50'"),
+        ({"weights": None}, "not backbone='vgg16' with weights=None"),
+        ({"channels": 5000}, "VGG-16 has 4096 channels to choose from, not 5000"),
+    ],
+)
+def test_heads_that_cannot_be_pretrained(vgg_file, changed, said):
+    config = SegmentationConfig(tiny.NAMES, "vgg16", weights=str(vgg_file), pretrained_head=True)
+    with pytest.raises(ValueError, match=said):
+        create(replace(config, **changed))
+
+
 def field_of_view(layers: Iterable[nn.Module]) -> tuple[int, int]:
     """Pixels that a cell sees along a side, and pixels between cells: each layer widens the one by what it adds."""
 

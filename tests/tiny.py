@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from dsna_lib.attention import AttentionModel, DecoupledAttention
 from dsna_lib.backbones import Backbone
@@ -61,6 +62,22 @@ def pictures(folder: Path, count: int = 8, masks: bool = False) -> Pictures:
             write_mask(mask, truth)
         records.append(Record(path.stem, path, (label,), mask))
     return Pictures(records, NAMES)
+
+
+def vgg16_file(path: Path) -> Path:
+    """A weight file of all VGG-16 with torchvision's names and shapes, and random numbers.
+
+    The rows of its fully connected layers overlap in memory, each a place further, so that the file stays small.
+    """
+    made = torch.Generator().manual_seed(0)
+    layers = make_layers(cfgs["D"], batch_norm=False)[:30]
+    state = {f"features.{name}": tensor for name, tensor in layers.state_dict().items()}
+    for place, inputs in ((0, 512 * 7 * 7), (3, 4096)):
+        numbers = torch.randn(4096 + inputs, generator=made)
+        state[f"classifier.{place}.weight"] = numbers.as_strided((4096, inputs), (1, 1))
+        state[f"classifier.{place}.bias"] = torch.randn(4096, generator=made)
+    torch.save(state, path)
+    return path
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
