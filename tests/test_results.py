@@ -168,6 +168,18 @@ def test_table_iii_is_picked_up_when_it_is_there(elsewhere, file, name):
     assert f"photographs: {name}holds (one training) [III.6]" in tool.statements().replace("Photographs", "photographs")
 
 
+def test_several_networks_are_all_named_and_those_that_agree_together(elsewhere):
+    tool, results = elsewhere
+    for file in ("vgg16", "efficientnet_lite0"):
+        found = segmentation_result("DSNA, expansive", "DSNA, merged")
+        (results / f"table_III_voc_{file}.json").write_text(json.dumps(found))
+    assert "Photographs: VGG-16 and EfficientNet-lite0: holds (one training) [III.6]" in tool.statements()
+    found["values"]["claims"][0]["verdict"] = "does not hold"
+    (results / "table_III_voc_efficientnet_lite0.json").write_text(json.dumps(found))
+    (line,) = [line for line in tool.claims().splitlines() if line.startswith("| III.6 |")]
+    assert "| VGG-16: holds (one training): +1.0 (+0.5 to +1.5); EfficientNet-lite0: does not hold: +1.0" in line
+
+
 def test_better_annotations_and_better_masks(elsewhere):
     tool, results = elsewhere
     assert tool.annotations_and_masks() is None

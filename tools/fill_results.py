@@ -96,9 +96,14 @@ def _answers(claim: paper.Claim, kind: str) -> dict[str, dict]:
 
 
 def _said(kind: str, answers: dict[str, str]) -> str:
-    """One text for the answers of all networks; the usual network of a kind of pictures is not named."""
+    """One text for the answers of all networks; the usual network of a kind of pictures, alone, is not named."""
     usual = USUAL[kind]
-    return "; ".join(text if network == usual else f"{network}: {text}" for network, text in answers.items())
+    if list(answers) == [usual]:
+        return answers[usual]
+    alike: dict[str, list[str]] = {}
+    for network in sorted(answers, key=lambda name: name != usual):
+        alike.setdefault(answers[network], []).append(network)
+    return "; ".join(f"{' and '.join(networks)}: {text}" for text, networks in alike.items())
 
 
 def _unmeasured(table: str, kind: str) -> str:
@@ -430,12 +435,14 @@ def annotations_and_masks() -> str | None:
     """Do better annotations make better masks? Over the rows of Table III."""
     parts = []
     for kind in KINDS:
+        found = {}
         for network, content in measured("III", kind).items():
             rows = [row["mean"] for row in content["values"]["rows"] if row["title"] != "full supervision"]
             pairs = [(row["annotation"], row["iou"]) for row in rows if "annotation" in row]
             if len(pairs) > 2:
-                said = f"{spearmanr(*zip(*pairs, strict=True)).statistic:+.2f} over {len(pairs)} rows"
-                parts.append(f"{kind} {_said(kind, {network: said})}")
+                found[network] = f"{spearmanr(*zip(*pairs, strict=True)).statistic:+.2f} over {len(pairs)} rows"
+        if found:
+            parts.append(f"{kind} {_said(kind, found)}")
     return f"rank correlation of the IoU of annotations and of masks, {', '.join(parts)}" if parts else None
 
 
