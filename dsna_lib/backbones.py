@@ -239,7 +239,7 @@ def vgg16_classifier(weights: str | Path = "imagenet") -> dict[str, Tensor]:
     for layer, place, inputs in (("fc6", 0, 512 * 7 * 7), ("fc7", 3, 4096)):
         for kind, shape in (("weight", (4096, inputs)), ("bias", (4096,))):
             name = f"classifier.{place}.{kind}"
-            found = tuple(getattr(state.get(name), "shape", ())) if name in state else "missing"
+            found = tuple(getattr(state[name], "shape", ())) if name in state else "missing"
             if found != shape:
                 raise CheckpointError(
                     f"{source}: {name} is {found}, and {shape} is wanted; torchvision's own file of VGG-16 has it"

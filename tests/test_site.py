@@ -102,12 +102,12 @@ def test_tables_are_not_left_as_markdown(site: Site) -> None:
         assert not re.search(r"\|\s*:?[-–—]+:?\s*\|", article.get_text()), f"{page.name} shows a table as raw text"
 
 
-# What MyST reads as a comment is text in Jupyter and was meant as text: "90", a line's end, "% cat".
 def test_fields_of_named_tuples_are_described_once(site: Site) -> None:
     """By their class; Python's own words on them say nothing."""
     assert [str(page) for page, soup in site.items() if "Alias for field number" in soup.get_text()] == []
 
 
+# What MyST reads as a comment is text in Jupyter and was meant as text: "90", a line's end, "% cat".
 def test_no_line_is_taken_for_a_comment() -> None:
     pages = {path.name: path.read_text() for path in ROOT.glob("book/**/*.md")}
     for path in (*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("exercises/source/*.ipynb")):
