@@ -1,5 +1,5 @@
 # make book    run every notebook here, build the site from these fresh copies
-# make test    every test: units, the site, the notebooks replayed
+# make test    every test: style and types, units, the site, the notebooks replayed
 # make exercises the notebooks that students fill in, from those with solutions
 # make figures every figure and table of the paper, from the chapters, into runs/figures
 # make lab     open the notebooks in JupyterLab
@@ -64,7 +64,7 @@ of = $(filter $(SOURCE)/notebooks/$(1)_%,$(FRESH))
 chapters: $(foreach number,05 02 10 08 09,$(call of,$(number))) $(FRESH)
 
 $(SOURCE)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(READY)
-	$(HALF) $(BIN)/python -m dsna_lib.chapters $< $@
+	$(HALF) $(BIN)/python -m dsna_lib.book.chapters $< $@
 
 $(foreach number,06 07,$(call of,$(number))): | $(call of,05)
 
@@ -77,7 +77,7 @@ exercises: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
-test: unit replay
+test: lint unit replay
 
 # Two workers with one thread each: on two cores, more threads only get in each other's way.
 unit: $(READY)
@@ -91,6 +91,7 @@ replay: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf _build

@@ -8,7 +8,7 @@ Every contender runs one VGG-16 up to relu5_3 on the same pictures, with two cla
 - ``multi-scale cam``: CAM at four scales with mirrored pictures, ReLU, resized to the picture and summed, as the
   IRN pipeline makes its maps (Ahn, Cho and Kwak, CVPR 2019). The rescaled pictures are made beforehand, as its
   data loader does; its second set of maps, at a quarter of the size, is left out.
-- ``dsna_lib.cams``: this library's Grad-CAM of the wanted classes.
+- ``dsna_lib.methods.cams``: this library's Grad-CAM of the wanted classes.
 
 All but ``dsna`` explain the pooled linear classifier. Maps come in the size that each gives: the features' or the
 picture's. Each time is divided by that of a bare pass right before or after it, so that a machine that slows down
@@ -32,9 +32,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsna_lib import backbones, cams, maps, runs
+from dsna_lib import backbones, maps
 from dsna_lib.attention import AttentionModel, DecoupledAttention, SingleStreamAttention
 from dsna_lib.data import voc
+from dsna_lib.engine.provenance import write_result
+from dsna_lib.methods import cams
 
 PRESENT = [7, 14]  # cat and person
 SCALES = (1.0, 0.5, 1.5, 2.0)  # of the IRN pipeline
@@ -83,16 +85,16 @@ def contenders(backbone: backbones.Backbone, batch: Tensor) -> dict[str, Callabl
 
         with GradCAM(classifier, target_layer=layer) as extractor:
             scores = classifier(batch)
-            found = [extractor(c, scores, retain_graph=c != PRESENT[-1])[0] for c in PRESENT]
-        return torch.stack(found, dim=1)
+            own = [extractor(c, scores, retain_graph=c != PRESENT[-1])[0] for c in PRESENT]
+        return torch.stack(own, dim=1)
 
     def grad_cam() -> Tensor:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
         with GradCAM(model=classifier, target_layers=[layer]) as cam:
-            found = [cam(input_tensor=batch, targets=[ClassifierOutputTarget(c)] * len(batch)) for c in PRESENT]
-        return torch.from_numpy(np.stack(found, axis=1))
+            own = [cam(input_tensor=batch, targets=[ClassifierOutputTarget(c)] * len(batch)) for c in PRESENT]
+        return torch.from_numpy(np.stack(own, axis=1))
 
     @torch.no_grad()
     def multi_scale_cam() -> Tensor:
@@ -109,9 +111,9 @@ def contenders(backbone: backbones.Backbone, batch: Tensor) -> dict[str, Callabl
 
     @torch.no_grad()
     def own_grad_cam() -> Tensor:
-        return cams.look(pooled, batch, wanted, ["grad_cam"])[1]["grad_cam"][:, PRESENT]
+        return cams.cam_maps(pooled, batch, wanted, ["grad_cam"])[1]["grad_cam"][:, PRESENT]
 
-    ours = {UNIT: bare, "dsna": dsna, "dsna_lib.cams": own_grad_cam}
+    ours = {UNIT: bare, "dsna": dsna, "dsna_lib.methods.cams": own_grad_cam}
     return ours | {"torch-cam": torch_cam, "grad-cam": grad_cam, "multi-scale cam": multi_scale_cam}
 
 
@@ -139,7 +141,7 @@ def measure(backbone: backbones.Backbone, batch: Tensor, rounds: int, bf16: bool
         except ImportError as error:
             rows[name] = {"skipped": f"{error.name} is not installed: pip install -e .[bench]"}
         except (TypeError, ValueError, RuntimeError) as error:  # what a rival cannot do is a finding
-            if name in (UNIT, "dsna", "dsna_lib.cams"):
+            if name in (UNIT, "dsna", "dsna_lib.methods.cams"):
                 raise
             rows[name] = {"skipped": f"does not run: {error}"}
     gc.collect(), gc.freeze()  # a later collection need not look through all that was imported
@@ -181,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.name:
         provenance = {"script": "benchmarks/one_pass.py", "arguments": vars(args), "threads": torch.get_num_threads()}
         rivals = {each.name: each.version for each in metadata.distributions() if each.name in ("torchcam", "grad-cam")}
-        runs.write_result(args.name, values, provenance | {"rivals": rivals})
+        write_result(args.name, values, provenance | {"rivals": rivals})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
   loop around the same network, the same pictures and the same loss take turns, a few steps each; the ratio of the
   median steps is reported. What the checkpoint at the end of an epoch takes is not a step's and is left out.
 - Reading pictures: the share of the bare loop's step that it waits for its loader.
-- The CRF: pictures a second with one process and with two, once all processes run (starting them takes seconds).
+- The CRF: seconds a picture with one process and with two, once all processes run (starting them takes seconds).
 
     python benchmarks/segmentation_speed.py --backbone vgg16 --precision bf16 [--name segmentation_speed]
 """
@@ -23,10 +23,16 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from dsna_lib import crf, runs, segmentation, training
+from dsna_lib import crf, training
+from dsna_lib.config.segmentation import SegmentationConfig
+from dsna_lib.config.training import SegmentationTraining
 from dsna_lib.data import Pictures, minivoc, transforms
 from dsna_lib.data.pictures import without_masks
-from dsna_lib.segmentation import SegmentationConfig, SegmentationTraining
+from dsna_lib.engine import pools
+from dsna_lib.engine.pools import Workers
+from dsna_lib.engine.provenance import write_result
+from dsna_lib.segmentation import networks
+from dsna_lib.segmentation.training import train_segmentation
 
 SKIPPED = 2  # steps that warm up, of each turn
 
@@ -34,7 +40,7 @@ SKIPPED = 2  # steps that warm up, of each turn
 def own_loop(model: nn.Module, pictures: Pictures, config: SegmentationTraining) -> list[float]:
     """Seconds of each step of one epoch of the book's loop."""
     with tempfile.TemporaryDirectory() as folder:
-        segmentation.train_segmentation(model, pictures, config, folder)
+        train_segmentation(model, pictures, config, folder)
         ends = [line["seconds"] for line in training.read_log(folder)]
     return [after - before for before, after in pairwise(ends)][SKIPPED:]
 
@@ -76,7 +82,7 @@ def steps(args: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     # The time does not depend on the weights' values.
     network = SegmentationConfig(pictures.class_names, args.backbone, train_last=args.train_last, weights=None)
-    model = segmentation.create(network)
+    model = networks.create(network)
     own, bare, waits = [], [], []
     for _ in range(args.rounds):
         own += own_loop(model, pictures, config)
@@ -94,31 +100,35 @@ def steps(args: argparse.Namespace) -> dict[str, float]:
 
 
 def crf_processes(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds a picture with one and with two processes, from the difference between a longer and a shorter list."""
+    """Seconds a picture with one and with two processes, from the difference between a longer and a shorter list.
+
+    Both lists give each of two processes whole shares, the longer one twice as many.
+    """
+    count = 4 * pools.SHARE
     with tempfile.TemporaryDirectory() as folder:
-        root = minivoc.make(Path(folder) / "data", train=1, val=args.pictures, size=500, workers=2)
+        root = minivoc.make(Path(folder) / "data", train=1, val=count, size=args.size, workers=2)
         pictures = minivoc.load("val", root)
-        truth = Path(pictures.records[0].mask).parent
-        short = pictures.select([record.id for record in pictures.records[: args.pictures // 4]])
+        truth = root / "SegmentationClass"
+        half = pictures.select([record.id for record in pictures.records[: count // 2]])
         each = {}
-        for processes in (1, 2):
+        for jobs in (1, 2):
             seconds = []
-            for k, some in enumerate((short, pictures)):
-                out = Path(folder) / f"{processes}-{k}"
+            for some in (half, pictures):
+                out = Path(folder) / f"{jobs}-{len(some)}"
                 start = time.perf_counter()
-                report = crf.refine_split(without_masks(some), truth, out, processes=processes)
+                report = crf.refine_split(without_masks(some), truth, out, workers=Workers(jobs))
                 seconds.append(time.perf_counter() - start)
-                assert len(report.written) == len(some), report.failed
-            each[processes] = (seconds[1] - seconds[0]) / (len(pictures) - len(short))
+                report.raise_failures("refined")
+            each[jobs] = (seconds[1] - seconds[0]) / (len(pictures) - len(half))
     return {
         "one_process_seconds": round(each[1], 3),
         "two_processes_seconds": round(each[2], 3),
         "ratio": round(each[1] / each[2], 2),
-        "pictures": args.pictures,
+        "pictures": count,
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--backbone", default="vgg16")
@@ -129,14 +139,14 @@ def main() -> None:
     ask.add_argument("--rounds", type=int, default=4)
     ask.add_argument("--precision", default="no", choices=["no", "bf16"])
     ask.add_argument("--workers", type=int, default=0)
-    ask.add_argument("--pictures", type=int, default=60, help="for the CRF")
+    ask.add_argument("--size", type=int, default=500, help="longer side of the CRF's pictures in pixels")
     ask.add_argument("--name", default="", help="results/NAME.json is written")
-    args = ask.parse_args()
+    args = ask.parse_args(arguments)
     values = {"step": steps(args), "crf": crf_processes(args)}
-    for name, found in values.items():
-        print(name, ", ".join(f"{key} {value}" for key, value in found.items()))
+    for name, measures in values.items():
+        print(name, ", ".join(f"{key} {value}" for key, value in measures.items()))
     if args.name:
-        runs.write_result(args.name, values, {"script": "benchmarks/segmentation_speed.py", "arguments": vars(args)})
+        write_result(args.name, values, {"script": "benchmarks/segmentation_speed.py", "arguments": vars(args)})
 
 
 if __name__ == "__main__":

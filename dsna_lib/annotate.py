@@ -8,22 +8,24 @@ classes claim a pixel, the smallest region wins; what nobody claims is void.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from dsna_lib import maps as attention_maps
-from dsna_lib.data.pictures import VOID, Pictures, Record, read_mask, write_mask
+from dsna_lib.config.annotation import AnnotationConfig
+from dsna_lib.data.pictures import VOID, PictureError, Pictures, Record, read_mask, write_mask
+from dsna_lib.engine.errors import SettingError
+from dsna_lib.engine.pools import ALONE, Report, Share, Workers, completed, shares
+from dsna_lib.maps import MAP_KINDS, MapMaker, attention_maps, iterate_maps
 from dsna_lib.metrics import ConfusionMatrix
 
-FOREGROUND_THRESHOLD = 0.2
-BACKGROUND_THRESHOLD = 0.3
+FOREGROUND_THRESHOLD = AnnotationConfig.foreground_threshold
+BACKGROUND_THRESHOLD = AnnotationConfig.background_threshold
 
 
 def pseudo_annotation(
@@ -58,56 +60,55 @@ def pseudo_annotation(
         torch.Size([300, 451])
     """
     labels = sorted(set(labels))
-    found = cues(maps, features, labels, size if upsample_first else maps.shape[-2:])
-    annotation = combine(*regions(found, foreground_threshold, background_threshold), labels)
+    planes = cues(maps, features, labels, size if upsample_first else maps.shape[-2:])
+    annotation = combine(*regions(planes, foreground_threshold, background_threshold), labels)
     return annotation if upsample_first else resize(annotation[None], size, "nearest")[0]
 
 
 class Cues(NamedTuple):
-    """What thresholds are applied to.
+    """What thresholds are applied to: the maps of the K classes present and the background cue, with their ranges."""
 
-    Attributes:
-        planes: ``(K + 1, H, W)`` the maps of the K classes present, and the channel sum of the features.
-        low, high: ``(K + 1, 1, 1)`` their ranges.
-        varied: ``(K + 1, 1, 1)`` bool: a constant plane says nothing; min-max would only blow up the rounding errors
-            that summing and resizing left in it.
-    """
-
-    planes: Tensor
-    low: Tensor
+    planes: Tensor  # (K + 1, H, W), the last one the channel sum of the features
+    low: Tensor  # (K + 1, 1, 1), as are the others
     high: Tensor
-    varied: Tensor
+    varied: Tensor  # bool; a constant plane says nothing: min-max would only blow up the rounding errors left in it
 
 
-def cues(maps: Tensor, features: Tensor, labels: Sequence[int], size: tuple[int, int]) -> Cues:
+def cues(maps: Tensor, features: Tensor, labels: Sequence[int], size: Sequence[int]) -> Cues:
     """The maps of the classes present and the background cue, at a size; arguments as in :func:`pseudo_annotation`."""
-    labels = list(labels)
-    _check(maps, features, labels)
-    planes = torch.cat([maps[labels], features.sum(dim=0, keepdim=True)])
-    varied = _varies(planes)
-    planes = resize(planes, size)
-    return Cues(planes, planes.amin(dim=(-2, -1), keepdim=True), planes.amax(dim=(-2, -1), keepdim=True), varied)
+    if not labels:
+        raise ValueError("labels is empty: a pseudo-annotation needs at least one class that is present")
+    if maps.ndim != 3 or features.ndim != 3 or maps.shape[-2:] != features.shape[-2:]:
+        given = f"maps {tuple(maps.shape)} and features {tuple(features.shape)}"
+        raise ValueError(f"{given} must be (C, h, w) and (D, h, w)")
+    if outside := [label for label in labels if not 0 <= label < len(maps)]:
+        raise ValueError(f"label {outside[0]} is none of the {len(maps)} classes (0 to {len(maps) - 1})")
+    small = torch.cat([maps[list(labels)], features.sum(dim=0, keepdim=True)])
+    low, high = _range(small)
+    varied = high - low > 100 * torch.finfo(small.dtype).eps * torch.maximum(high.abs(), low.abs())
+    planes = resize(small, size)
+    return Cues(planes, *_range(planes), varied)
 
 
-def regions(found: Cues, foreground_threshold: float, background_threshold: float) -> tuple[Tensor, Tensor]:
-    """What each class claims ``(K, H, W)`` and where the background is ``(H, W)``, both bool."""
+def _range(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest value of each plane, ``(K, 1, 1)``."""
+    return planes.amin(dim=(-2, -1), keepdim=True), planes.amax(dim=(-2, -1), keepdim=True)
+
+
+def regions(cues: Cues, foreground_threshold: float, background_threshold: float) -> tuple[Tensor, Tensor]:
+    """What each of the K classes claims ``(K, H, W)`` and where the background is ``(H, W)``, both bool."""
     # min_max(planes) > t, without writing the scaled planes: low + t (high - low) is where t lies in a plane's range.
-    planes, low, high, varied = found
+    planes, low, high, varied = cues
     foreground = (planes[:-1] > (low + foreground_threshold * (high - low))[:-1]) & varied[:-1]
     background = (planes[-1] < (low + background_threshold * (high - low))[-1]) & varied[-1]
     return foreground, background
 
 
 def combine(foreground: Tensor, background: Tensor, labels: Sequence[int]) -> Tensor:
-    """Hard labels from regions: foreground beats background, the smallest region beats larger ones.
-
-    Args:
-        foreground: ``(K, H, W)`` bool, what each class claims.
-        background: ``(H, W)`` bool.
-        labels: the K classes, 0-based.
+    """Hard labels from :func:`regions`: foreground beats background, the smallest region beats larger ones.
 
     Returns:
-        ``(H, W)`` uint8: 0 background, label + 1, 255 where nobody claims.
+        ``(H, W)`` uint8: 0 background, label + 1 for the K 0-based `labels`, 255 where nobody claims.
     """
     annotation = torch.full_like(background, VOID, dtype=torch.uint8)
     annotation[background] = 0
@@ -118,43 +119,9 @@ def combine(foreground: Tensor, background: Tensor, labels: Sequence[int]) -> Te
     return annotation
 
 
-def _check(maps: Tensor, features: Tensor, labels: Sequence[int]) -> None:
-    if not labels:
-        raise ValueError("labels is empty: a pseudo-annotation needs at least one class that is present")
-    if maps.ndim != 3 or features.ndim != 3 or maps.shape[-2:] != features.shape[-2:]:
-        raise ValueError(
-            f"maps {tuple(maps.shape)} and features {tuple(features.shape)} must be (C, h, w) and (D, h, w)"
-        )
-    outside = [k for k in labels if not 0 <= k < len(maps)]
-    if outside:
-        raise ValueError(f"label {outside[0]} is none of the {len(maps)} classes (0 to {len(maps) - 1})")
-
-
-def _varies(planes: Tensor) -> Tensor:
-    """Which planes are not constant, ``(K, 1, 1)``."""
-    low, high = planes.amin(dim=(-2, -1), keepdim=True), planes.amax(dim=(-2, -1), keepdim=True)
-    return high - low > 100 * torch.finfo(planes.dtype).eps * torch.maximum(high.abs(), low.abs())
-
-
-def resize(planes: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+def resize(planes: Tensor, size: Sequence[int], mode: str = "bilinear") -> Tensor:
     """Resize planes ``(K, h, w)`` to ``(K, *size)``; mode ``"bilinear"`` or ``"nearest"``."""
-    options = {"align_corners": False} if mode == "bilinear" else {}
-    return functional.interpolate(planes[None], size=size, mode=mode, **options)[0]
-
-
-@dataclass
-class Report:
-    """What became of the pictures of a split.
-
-    Attributes:
-        written: ids annotated in this run.
-        skipped: ids that were there already.
-        failed: id to reason.
-    """
-
-    written: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    return functional.interpolate(planes[None], size=tuple(size), mode=mode)[0]
 
 
 def annotate_split(
@@ -166,81 +133,85 @@ def annotate_split(
     batch_size: int = 16,
     precision: str = "no",
     workers: int = 0,
-    process: int = 0,
-    processes: int = 1,
-    look: attention_maps.Look = attention_maps.attend,
+    maker: MapMaker = attention_maps,
+    foreground_threshold: float = FOREGROUND_THRESHOLD,
+    background_threshold: float = BACKGROUND_THRESHOLD,
 ) -> Report:
-    """Annotate a split from its image labels, one palette PNG a picture and kind: ``folder/KIND/ID.png``.
+    """Annotate pictures from their image labels, one palette PNG a picture and kind: ``folder/KIND/ID.png``.
 
-    What is there already is skipped, so a killed run goes on where it stopped. Pictures are dealt out to
-    processes in whole batches, so that every process count computes the very same batches.
+    What is there already is skipped, so a killed run goes on where it stopped, with the very same batches.
 
     Args:
         model: an attention model; it runs on the device where it is.
         pictures: with image labels; masks are not read.
-        folder: where to.
-        kinds: of ``expansive``, ``discriminative``, ``merged``; with another `look`, of the kinds that it makes.
-        size, batch_size, precision, workers: see :func:`dsna_lib.maps.compute`.
-        process, processes: this process's rank, and how many there are.
-        look: see :func:`dsna_lib.maps.compute`; such as :func:`dsna_lib.cams.look` for other methods' maps.
+        kinds: of ``expansive``, ``discriminative``, ``merged``; with another `maker`, of the kinds that it makes.
+        size, batch_size, precision, workers, maker: see :func:`dsna_lib.maps.iterate_maps`; for the thresholds, see
+            :func:`pseudo_annotation`.
 
-    Returns:
-        This process's share of the report.
+    Raises:
+        SettingError: an unknown kind.
     """
-    kinds, report = tuple(kinds), Report()
-    unknown = [kind for kind in kinds if kind not in attention_maps.KINDS]
-    if unknown and look is attention_maps.attend:
-        raise ValueError(f"unknown kind of map {unknown[0]!r}; choose from {', '.join(attention_maps.KINDS)}")
-    path = {(i, k): Path(folder) / k / f"{r.id}.png" for i, r in enumerate(pictures.records) for k in kinds}
-    todo = []
-    for start in range(process * batch_size, len(pictures), processes * batch_size):
+    kinds, report, thresholds = tuple(kinds), Report(), (foreground_threshold, background_threshold)
+    unknown = [kind for kind in kinds if kind not in MAP_KINDS]
+    if unknown and maker is attention_maps:
+        raise SettingError(f"unknown kind of map {unknown[0]!r}; choose from {', '.join(MAP_KINDS)}")
+    files = [{kind: Path(folder) / kind / f"{record.id}.png" for kind in kinds} for record in pictures.records]
+    todo: list[int] = []
+    for start in range(0, len(pictures), batch_size):
         batch = range(start, min(start + batch_size, len(pictures)))
-        if all(path[i, k].is_file() for i in batch for k in kinds):
-            report.skipped += [pictures.records[i].id for i in batch]
+        if all(file.is_file() for place in batch for file in files[place].values()):
+            report.skipped += [pictures.records[place].id for place in batch]
         else:
             todo += batch
-    found = attention_maps.compute(model, pictures, todo, size, batch_size, precision, workers, report.failed, look)
-    for picture in tqdm(found, total=len(todo), leave=False, disable=None, unit="picture"):
+    made = iterate_maps(model, pictures, todo, size, batch_size, precision, workers, report.failed, maker)
+    for picture in tqdm(made, total=len(todo), leave=False, disable=None, unit="picture"):
         record = pictures.records[picture.index]
-        absent = [kind for kind in kinds if not path[picture.index, kind].is_file()]
+        absent = {kind: file for kind, file in files[picture.index].items() if not file.is_file()}
         try:
-            for kind in absent:
-                write_mask(path[picture.index, kind], _annotate(picture, kind, record))
+            for kind, file in absent.items():
+                planes = picture.maps.get(kind)
+                if planes is None:
+                    raise ValueError(f"this model has no {kind} map, only {', '.join(picture.maps)}")
+                annotation = pseudo_annotation(planes, picture.features, record.labels, picture.size, *thresholds)
+                write_mask(file, annotation.cpu().numpy())
             (report.written if absent else report.skipped).append(record.id)
         except ValueError as error:
             report.failed[record.id] = str(error)
     return report
 
 
-def _annotate(picture: attention_maps.PictureMaps, kind: str, record: Record) -> np.ndarray:
-    if kind not in picture.maps:
-        raise ValueError(f"this model has no {kind} map, only {', '.join(picture.maps)}")
-    return pseudo_annotation(picture.maps[kind], picture.features, record.labels, picture.size).cpu().numpy()
-
-
-def evaluate(folder: str | Path, pictures: Pictures, void: str = "false_negative") -> ConfusionMatrix:
-    """Hold a folder of annotations against the ground truth.
+def evaluate(
+    folder: str | Path, pictures: Pictures, void: str = "false_negative", workers: Workers = ALONE
+) -> ConfusionMatrix:
+    """Hold annotations against the ground truth: one confusion matrix over the whole split, background included.
 
     Args:
         folder: with ``ID.png`` for every picture.
         pictures: with masks.
-        void: policy, see :class:`dsna_lib.metrics.ConfusionMatrix`.
-
-    Returns:
-        One confusion matrix over the whole split, background included.
+        void, workers: policy, see :class:`dsna_lib.metrics.ConfusionMatrix`, and who counts.
 
     Raises:
-        PictureError: an annotation or mask is missing or of another size.
-        ValueError: pictures without masks.
+        PictureError: a mask or an annotation is missing, of another size, or holds an unknown class.
     """
-    matrix = ConfusionMatrix(pictures.num_classes + 1, void=void)
-    for record in pictures.records:
+    matrix = ConfusionMatrix(pictures.num_classes + 1, void)
+    count = partial(_count_share, pictures.records, pictures.num_classes + 1, Path(folder))
+    counted = completed(shares(len(pictures), workers=workers), count, workers)
+    for _, counts in sorted(counted, key=lambda pair: pair[0].places.start):  # the first picture that fails is named
+        if isinstance(counts, Exception):
+            raise counts
+        matrix.merge(counts)
+    return matrix
+
+
+def _count_share(records: Sequence[Record], num_classes: int, folder: Path, share: Share) -> ConfusionMatrix:
+    matrix = ConfusionMatrix(num_classes)
+    for record in records[share.places.start : share.places.stop]:
         if record.mask is None:
-            raise ValueError(f"{record.image} has no ground-truth mask to evaluate against")
-        target, path = read_mask(record.mask), Path(folder) / f"{record.id}.png"
+            raise PictureError(f"{record.image} has no ground-truth mask to evaluate against")
+        target, path = read_mask(record.mask), folder / f"{record.id}.png"
         prediction = read_mask(path, target.shape)
         try:
             matrix.update(prediction, target)
         except ValueError as error:
-            raise ValueError(f"{path} against {record.mask}: {error}") from error
+            raise PictureError(f"{path} against {record.mask}: {error}") from error
     return matrix

@@ -18,7 +18,6 @@ Source: Zhang et al., "Decoupled Spatial Neural Attention for Weakly Supervised 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dsna_lib import backbones, model_files
+from dsna_lib.config.attention import ModelConfig
+
+FORMAT = "dsna-attention-1"  # of model files
 
 
 class AttentionOutput(NamedTuple):
@@ -47,14 +49,7 @@ class AttentionOutput(NamedTuple):
 
 
 def spatial_normalize(z: Tensor) -> Tensor:
-    """Eq. 2 and 6: divide by the sum over space.
-
-    Args:
-        z: ``(N, C, h, w)``, positive.
-
-    Returns:
-        ``(N, C, h, w)`` that sums to 1 over its last two axes.
-    """
+    """Eq. 2 and 6: divide z ``(N, C, h, w)``, which is positive, by its sum over space, so that it sums to 1 there."""
     return z / z.sum(dim=(-2, -1), keepdim=True)
 
 
@@ -69,10 +64,9 @@ class ConventionalAttention(nn.Module):
     Eq. 4 as printed multiplies by a twice (x-hat of Eq. 3 already holds it); it is applied once.
 
     Args:
-        in_channels: D, channels of the features.
-        num_classes: C, classes without background.
-        epsilon: of the activation F; the paper names the exponential as an example of F, which diverges
-            at its learning rates, so this shares Eq. 7 with the decoupled structure.
+        in_channels, num_classes: D, channels of the features, and C, classes without background.
+        epsilon: of Eq. 7, which serves as F here, too: the exponential, the paper's example of it, diverges at the
+            paper's learning rates.
 
     Example:
         >>> head = ConventionalAttention(512, 20)
@@ -91,17 +85,12 @@ class ConventionalAttention(nn.Module):
         z = shifted_softplus(self.attention(features), self.epsilon)  # Eq. 1
         a = spatial_normalize(z)  # Eq. 2
         attended = features * a  # Eq. 3
-        pooled = attended.sum(dim=(-2, -1), keepdim=True)
-        scores = self.classifier(pooled).flatten(1)  # Eq. 4
+        scores = self.classifier(attended.sum(dim=(-2, -1), keepdim=True)).flatten(1)  # Eq. 4
         return AttentionOutput(scores, a, self.classifier(features))
 
 
 class Dropout(nn.Dropout):
-    """``nn.Dropout``, drawn from uniform numbers: a CPU needs a third of the time for them.
-
-    Args:
-        p: rate: each value becomes 0 with this probability, and the others are divided by 1 - p; none in evaluation.
-    """
+    """``nn.Dropout`` of the same rate `p`, drawn from uniform numbers: a CPU needs a third of the time for them."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Any shape to the same shape."""
@@ -118,8 +107,7 @@ class DecoupledAttention(nn.Module):
     result is normalized afterwards; the discriminative branch sees the undropped features.
 
     Args:
-        in_channels: D, channels of the features.
-        num_classes: C, classes without background.
+        in_channels, num_classes: D, channels of the features, and C, classes without background.
         dropout: rate of both dropout layers, in 0..1 (Table II varies it).
         epsilon: the constant of Eq. 7.
         dropout_after: ``"convolution"`` drops the logits before F (default); ``"activation"`` drops z after F.
@@ -146,8 +134,7 @@ class DecoupledAttention(nn.Module):
             raise ValueError(f"dropout_after={dropout_after!r}: choose 'convolution' or 'activation'")
         self.expansive = nn.Conv2d(in_channels, num_classes, kernel_size=1)  # w_c, b^c
         self.discriminative = nn.Conv2d(in_channels, num_classes, kernel_size=1)  # v_c, h_c
-        self.dropout_before = Dropout(dropout)
-        self.dropout_after = Dropout(dropout)
+        self.dropout_before, self.dropout_after = Dropout(dropout), Dropout(dropout)
         self.drop_activation = dropout_after == "activation"
         self.epsilon = epsilon
 
@@ -169,46 +156,19 @@ class SingleStreamAttention(nn.Module):
     """The paper's ablation: the discriminative branch alone, pooled by its spatial mean.
 
     Args:
-        in_channels: D, channels of the features.
-        num_classes: C, classes without background.
+        in_channels, num_classes: D, channels of the features, and C, classes without background.
         dropout: rate of the dropout layers on both sides of the convolution.
     """
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.discriminative = nn.Conv2d(in_channels, num_classes, kernel_size=1)
-        self.dropout_before = Dropout(dropout)
-        self.dropout_after = Dropout(dropout)
+        self.dropout_before, self.dropout_after = Dropout(dropout), Dropout(dropout)
 
     def forward(self, features: Tensor) -> AttentionOutput:
         """Features ``(N, D, h, w)`` to an :class:`AttentionOutput` whose `expansive` is None."""
         s = self.dropout_after(self.discriminative(self.dropout_before(features)))
         return AttentionOutput(s.mean(dim=(-2, -1)), None, s)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What a model is made of; a model file carries it.
-
-    Attributes:
-        class_names: names of the C classes, without background.
-        backbone: see :func:`dsna_lib.backbones.create`.
-        head: ``"decoupled"``, ``"conventional"`` or ``"single_stream"``.
-        dropout: rate of the decoupled and single-stream heads.
-        dropout_after: of the decoupled head.
-        train_last: how many of the backbone's last stages learn; None for all.
-        output_stride: of the backbone.
-        weights: of the backbone at the start: ``"imagenet"``, a file, or None for random ones.
-    """
-
-    class_names: tuple[str, ...]
-    backbone: str = "efficientnet_lite0"
-    head: str = "decoupled"
-    dropout: float = 0.5
-    dropout_after: str = "convolution"
-    train_last: int | None = None
-    output_stride: int = 16
-    weights: str | None = "imagenet"
 
 
 class AttentionModel(nn.Module):
@@ -219,17 +179,14 @@ class AttentionModel(nn.Module):
         head: one of the attention modules above.
 
     Example:
-        >>> from dsna_lib import backbones
-        >>> backbone = backbones.create("vgg16", weights=None)
-        >>> model = AttentionModel(backbone, DecoupledAttention(backbone.out_channels, 20)).eval()
+        >>> model = AttentionModel(backbones.create("vgg16", weights=None), DecoupledAttention(512, 20)).eval()
         >>> model(torch.rand(1, 3, 224, 224)).features.shape
         torch.Size([1, 512, 14, 14])
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.head = head
+        self.backbone, self.head = backbone, head
         self.config: ModelConfig | None = None
 
     def forward(self, pictures: Tensor) -> AttentionOutput:
@@ -247,27 +204,22 @@ def classification_loss(scores: Tensor, labels: Tensor, over_classes: str = "mea
         over_classes: ``"mean"`` (default) or ``"sum"``. Eq. 10 sums; with C classes that is C times the
             learning rate of the mean.
 
-    Returns:
-        A scalar.
-
     Raises:
         ValueError: shapes differ, or `over_classes` is unknown.
     """
     if scores.shape != labels.shape:
         raise ValueError(f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)} must have one shape (N, C)")
     loss = functional.binary_cross_entropy_with_logits(scores.float(), labels.float(), reduction="none")
-    if over_classes == "mean":
-        return loss.mean()
-    if over_classes == "sum":
-        return loss.sum(dim=1).mean()
-    raise ValueError(f"over_classes={over_classes!r}: choose 'mean' or 'sum'")
+    if over_classes not in ("mean", "sum"):
+        raise ValueError(f"over_classes={over_classes!r}: choose 'mean' or 'sum'")
+    return loss.mean() if over_classes == "mean" else loss.sum(dim=1).mean()
 
 
 def create(config: ModelConfig) -> AttentionModel:
     """Make a model. Its head starts from random weights: seed torch first.
 
     Raises:
-        ValueError: unknown backbone or head.
+        SettingError: unknown backbone, or one without that output stride or that many stages.
         CheckpointError: the backbone's weights cannot be used.
 
     Example:
@@ -276,44 +228,23 @@ def create(config: ModelConfig) -> AttentionModel:
     """
     backbone = backbones.create(config.backbone, config.output_stride, config.weights).train_last(config.train_last)
     channels, classes = backbone.out_channels, len(config.class_names)
+    head: nn.Module
     if config.head == "decoupled":
         head = DecoupledAttention(channels, classes, config.dropout, dropout_after=config.dropout_after)
     elif config.head == "conventional":
         head = ConventionalAttention(channels, classes)
-    elif config.head == "single_stream":
-        head = SingleStreamAttention(channels, classes, config.dropout)
     else:
-        raise ValueError(f"unknown head {config.head!r}; choose decoupled, conventional or single_stream")
+        head = SingleStreamAttention(channels, classes, config.dropout)
     model = AttentionModel(backbone, head).eval().to(memory_format=torch.channels_last)
     model.config = config
     return model
 
 
-FORMAT = "dsna-attention-1"
-
-
 def save(model: AttentionModel, path: str | Path, half: bool = False) -> None:
-    """Write a model file; see :func:`dsna_lib.model_files.save`.
-
-    Args:
-        model: made by :func:`create`.
-        path: where to.
-        half: store half-precision numbers.
-    """
+    """Write a model file; see :func:`dsna_lib.model_files.save`."""
     model_files.save(model, path, FORMAT, half)
 
 
 def load(path: str | Path, class_names: Sequence[str] | None = None) -> AttentionModel:
-    """Read a model file that :func:`save` wrote; see :func:`dsna_lib.model_files.load`.
-
-    Args:
-        path: the file.
-        class_names: the classes that the caller's data has; None for whatever the model has.
-
-    Returns:
-        The model in evaluation mode, on the CPU.
-
-    Raises:
-        CheckpointError: no model file, a damaged one, one of another kind, or one for other classes; both are named.
-    """
+    """Read a model file that :func:`save` wrote; see :func:`dsna_lib.model_files.load`."""
     return model_files.load(path, FORMAT, ModelConfig, create, class_names)

@@ -15,19 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from dsna_lib.attention import AttentionOutput
-from dsna_lib.data import PictureError, Pictures, transforms
+from dsna_lib.data import transforms
+from dsna_lib.data.pictures import PictureError, Pictures
+from dsna_lib.engine.errors import RunError
 
-KINDS = ("expansive", "discriminative", "merged")
+MAP_KINDS = ("expansive", "discriminative", "merged")
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Scale each map to 0..1 over its last two axes; a constant map gives zeros.
-
-    Args:
-        maps: ``(..., h, w)``.
-
-    Returns:
-        The same shape, in 0..1.
+    """Scale each map ``(..., h, w)`` to 0..1 over its last two axes; a constant map gives zeros.
 
     Example:
         >>> min_max(torch.tensor([[1.0, 3.0]]))
@@ -38,31 +34,20 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 def positive_part(maps: Tensor) -> Tensor:
-    """Drop negative scores, then divide each map by its maximum over the last two axes.
+    """Drop negative scores, then divide each map ``(..., h, w)`` by its maximum over the last two axes, to 0..1.
 
     A discriminative map is a score with a meaningful zero: below it a place speaks against the class. Min-max
     would lift those places to middling values. A map without a positive score gives zeros.
-
-    Args:
-        maps: ``(..., h, w)`` raw scores.
-
-    Returns:
-        The same shape, in 0..1.
     """
     maps = maps.clamp_min(0)
     return maps / maps.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def score_weight(scores: Tensor, present: Tensor | None = None) -> Tensor:
-    """p-hat of Eq. 11: the softmax of the class scores.
+    """p-hat of Eq. 11, ``(..., C)`` in 0..1: the softmax of the class scores ``(..., C)``, which are logits.
 
-    Args:
-        scores: ``(..., C)`` logits.
-        present: ``(..., C)``, true for the classes to take the softmax over; None for all. Over the present
-            classes alone, a picture with one label would always get 1 and never use its discriminative map.
-
-    Returns:
-        ``(..., C)`` in 0..1; 0 for classes left out.
+    It is taken over all classes, or over those for which `present` ``(..., C)`` is true, and 0 for the others. Over the
+    present classes alone, a picture with one label would always get 1 and never use its discriminative map.
     """
     if present is not None:
         scores = scores.masked_fill(~present.bool(), -torch.inf)
@@ -76,17 +61,13 @@ def merge(
     present: Tensor | None = None,
     normalize_discriminative: Callable[[Tensor], Tensor] = positive_part,
 ) -> Tensor:
-    """Eq. 11: merge both maps of each class, weighted by the class's share of the softmax.
+    """Eq. 11: merge both maps of each class, weighted by its share of the softmax, to ``(..., C, h, w)`` in 0..1.
 
     Args:
         expansive: ``(..., C, h, w)`` attention weights a, raw or normalized.
         discriminative: ``(..., C, h, w)`` dense scores s, raw or normalized.
-        scores: ``(..., C)`` logits p.
-        present: see :func:`score_weight`.
+        scores, present: ``(..., C)`` logits p, and what :func:`score_weight` says.
         normalize_discriminative: :func:`positive_part` (default) or :func:`min_max`.
-
-    Returns:
-        ``(..., C, h, w)`` in 0..1.
 
     Raises:
         ValueError: the shapes do not belong together.
@@ -96,34 +77,28 @@ def merge(
             f"expansive {tuple(expansive.shape)} and discriminative {tuple(discriminative.shape)} must have one shape "
             f"(..., C, h, w), and scores {tuple(scores.shape)} its (..., C)"
         )
-    weight = score_weight(scores, present)[..., None, None]
-    return weight * min_max(expansive) + (1 - weight) * normalize_discriminative(discriminative)
+    p_hat = score_weight(scores, present)[..., None, None]
+    return p_hat * min_max(expansive) + (1 - p_hat) * normalize_discriminative(discriminative)  # Eq. 11
 
 
 def from_output(output: AttentionOutput) -> dict[str, Tensor]:
-    """The normalized maps that an attention head's output holds.
+    """The normalized maps that an attention head's output holds, each ``(N, C, h, w)`` float32 in 0..1.
 
-    Returns:
-        ``"discriminative"`` and, where the head has one, ``"expansive"`` and ``"merged"``: each
-        ``(N, C, h, w)`` float32 in 0..1.
+    There is ``"discriminative"`` and, where the head has an expansive map, ``"expansive"`` and ``"merged"``.
     """
     s = output.discriminative.float()
     if output.expansive is None:
         return {"discriminative": positive_part(s)}
     a = output.expansive.float().expand_as(s)
-    return {
-        "expansive": min_max(a),
-        "discriminative": positive_part(s),
-        "merged": merge(a, s, output.scores.float()),
-    }
+    return {"expansive": min_max(a), "discriminative": positive_part(s), "merged": merge(a, s, output.scores.float())}
 
 
 # Model, pictures (N, 3, H, W), classes present (N, C) bool -> the model's output; kind -> maps (N, C, h, w) in 0..1.
-Look = Callable[[nn.Module, Tensor, Tensor], tuple[AttentionOutput, dict[str, Tensor]]]
+MapMaker = Callable[[nn.Module, Tensor, Tensor], tuple[AttentionOutput, dict[str, Tensor]]]
 
 
-def attend(model: nn.Module, pictures: Tensor, present: Tensor) -> tuple[AttentionOutput, dict[str, Tensor]]:
-    """The default look: one forward pass, and :func:`from_output`. The maps do not depend on the classes present."""
+def attention_maps(model: nn.Module, pictures: Tensor, present: Tensor) -> tuple[AttentionOutput, dict[str, Tensor]]:
+    """The usual map maker: one forward pass, and :func:`from_output`. The maps do not depend on the classes present."""
     output = model(pictures)
     return output, from_output(output)
 
@@ -139,7 +114,7 @@ class PictureMaps(NamedTuple):
         scores: ``(C,)`` logits.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # which hides the tuple's method of that name
     size: tuple[int, int]
     maps: dict[str, Tensor]
     features: Tensor
@@ -147,7 +122,7 @@ class PictureMaps(NamedTuple):
 
 
 @torch.no_grad()
-def compute(
+def iterate_maps(
     model: nn.Module,
     pictures: Pictures,
     indices: list[int] | None = None,
@@ -156,42 +131,37 @@ def compute(
     precision: str = "no",
     workers: int = 0,
     failed: dict[str, str] | None = None,
-    look: Look = attend,
+    maker: MapMaker = attention_maps,
 ) -> Iterator[PictureMaps]:
-    """The maps of many pictures: all kinds and all classes from one forward pass.
+    """The maps of each readable picture, in order: all kinds and all classes from one forward pass.
 
     Args:
         model: an attention model; it runs on the device where it is.
-        pictures: the data set.
-        indices: which of its pictures, in which order; None for all.
+        pictures, indices: a data set, and which of its pictures in which order; None for all.
         size: pictures are resized to this square for the network, in pixels.
         batch_size: pictures a forward pass; lower it when memory runs out.
         precision: ``"no"`` or ``"bf16"``.
         workers: processes that read pictures.
         failed: collects id to reason of pictures that cannot be read; without it they raise.
-        look: makes the maps of a batch; another method's, such as :func:`dsna_lib.cams.look`, gives its own kinds.
-
-    Yields:
-        One :class:`PictureMaps` a readable picture, in order.
+        maker: makes the maps of a batch; another method's, such as :func:`dsna_lib.methods.cams.cam_maps`, gives its
+            own kinds.
 
     Raises:
         PictureError: an unreadable picture, where `failed` is None.
-        RuntimeError: out of memory; the message says what to lower.
+        RunError: out of memory; the message says what to lower.
     """
     device = next(model.parameters()).device
-    indices = list(range(len(pictures))) if indices is None else indices
     loader = torch.utils.data.DataLoader(
-        _Reader(pictures.with_transform(None), size, failed is not None),
-        sampler=indices,
+        _Reader(pictures, size, failed is not None),
+        sampler=range(len(pictures)) if indices is None else indices,
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
     )
     model.eval()
     for items in loader:
-        for item in items:
-            if "error" in item:
-                failed[item["id"]] = item["error"]
+        if failed is not None:
+            failed |= {item["id"]: item["error"] for item in items if "error" in item}
         items = [item for item in items if "error" not in item]
         if not items:
             continue
@@ -199,27 +169,22 @@ def compute(
         present = torch.stack([item["labels"] for item in items]).to(device) > 0
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                output, maps = look(model, batch, present)
+                output, maps = maker(model, batch, present)
         except torch.OutOfMemoryError as error:
-            raise RuntimeError(
-                f"out of memory with {len(items)} pictures of {size} pixels: lower --batch-size"
-            ) from error
+            said = f"out of memory with {len(items)} pictures of {size} pixels"
+            raise RunError(said, "lower `batch_size`") from error
+        features, scores = output.features, output.scores.float()
+        assert features is not None, "a map maker's output comes from a whole model"
         for place, item in enumerate(items):
-            one = {kind: m[place] for kind, m in maps.items()}
-            yield PictureMaps(
-                item["index"], item["size"], one, output.features[place].float(), output.scores[place].float()
-            )
+            own = {kind: batch_maps[place] for kind, batch_maps in maps.items()}
+            yield PictureMaps(item["index"], item["size"], own, features[place].float(), scores[place])
 
 
 class _Reader(torch.utils.data.Dataset):
     """Pictures at the network's size, with their own size beside them; optionally errors as items."""
 
     def __init__(self, pictures: Pictures, size: int, tolerant: bool) -> None:
-        self.pictures, self.tolerant = pictures, tolerant
-        self.transform = transforms.inference(size)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
+        self.pictures, self.shrink, self.tolerant = pictures.with_transform(None), transforms.inference(size), tolerant
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
@@ -227,5 +192,5 @@ class _Reader(torch.utils.data.Dataset):
         except PictureError as error:
             if not self.tolerant:
                 raise
-            return {"index": index, "id": self.pictures.records[index].id, "error": str(error)}
-        return item | {"size": tuple(item["image"].shape[-2:]), "image": self.transform(item["image"])}
+            return {"id": self.pictures.records[index].id, "error": str(error)}
+        return item | {"size": tuple(item["image"].shape[-2:]), "image": self.shrink(item["image"])}

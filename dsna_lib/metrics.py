@@ -9,13 +9,14 @@ segmentation models do not, is settled by a policy.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from dsna_lib.config.annotation import VoidPolicy
 from dsna_lib.data.pictures import VOID
 
-VOID_POLICIES = ("false_negative", "background", "ignore")
+VOID_POLICIES: tuple[str, ...] = get_args(VoidPolicy)
 
 
 class ConfusionMatrix:
@@ -24,13 +25,10 @@ class ConfusionMatrix:
     Args:
         num_classes: classes with background, such as 21 for VOC.
         void: what a predicted void is: ``"false_negative"`` of its true class and false positive of none
-            (default), ``"background"``, or ``"ignore"`` (the pixel is left out).
+            (default), ``"background"``, or ``"ignore"`` (the pixel is left out). Another policy is a ValueError.
 
     Attributes:
         counts: ``(num_classes, num_classes + 1)`` int64; rows are true classes, the last column is void.
-
-    Raises:
-        ValueError: unknown policy.
 
     Example:
         >>> matrix = ConfusionMatrix(2)
@@ -46,14 +44,10 @@ class ConfusionMatrix:
         self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
 
     def update(self, prediction: Any, target: Any) -> None:
-        """Add one picture, or a batch of them.
+        """Add one picture, or a batch of them: class indices, NumPy arrays or tensors of one shape.
 
-        Args:
-            prediction: class indices, 255 for void; NumPy array or tensor of any shape.
-            target: ground truth of the same shape; 255 is left out.
-
-        Raises:
-            ValueError: shapes differ, or an index is neither a class nor 255.
+        A `prediction` of 255 is void; where the `target`, the ground truth, is 255, nothing is counted. Other numbers
+        that are no class, and differing shapes, are a ValueError.
         """
         prediction, target = np.asarray(prediction), np.asarray(target)
         if prediction.shape != target.shape:
@@ -63,19 +57,14 @@ class ConfusionMatrix:
         for name, values in (("target", target), ("prediction", prediction[prediction != VOID])):
             strange = values[(values < 0) | (values >= self.num_classes)]
             if strange.size:
-                raise ValueError(
-                    f"{name} holds {strange[0]}, which is none of the {self.num_classes} classes nor void (255)"
-                )
+                said = f"{name} holds {strange[0]}, which is none of the {self.num_classes} classes nor void (255)"
+                raise ValueError(said)
         prediction[prediction == VOID] = self.num_classes
         pairs = target * (self.num_classes + 1) + prediction
         self.counts += np.bincount(pairs, minlength=self.counts.size).reshape(self.counts.shape)
 
     def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """Add the counts of another matrix, such as another process's; returns itself.
-
-        Raises:
-            ValueError: other classes.
-        """
+        """Add the counts of another matrix of the same classes, such as another process's; returns itself."""
         if other.num_classes != self.num_classes:
             raise ValueError(f"cannot merge matrices of {self.num_classes} and {other.num_classes} classes")
         self.counts += other.counts
@@ -118,17 +107,17 @@ class ConfusionMatrix:
 
     @property
     def mean_iou(self) -> float:
-        """The mean over classes, background included, NaN left out (mS_IoU, or mIoU)."""
+        """mS_IoU, or mIoU: the mean over classes, background included, NaN left out."""
         return _mean(self.iou)
 
     @property
     def mean_precision(self) -> float:
-        """The mean over classes, background included, NaN left out (mS_prec)."""
+        """mS_prec: likewise."""
         return _mean(self.precision)
 
     @property
     def mean_recall(self) -> float:
-        """The mean over classes, background included, NaN left out (mS_rec)."""
+        """mS_rec: likewise."""
         return _mean(self.recall)
 
     def summary(self) -> dict[str, float]:
@@ -146,7 +135,12 @@ def _mean(values: np.ndarray) -> float:
 
 
 def average_precision(scores: Any, labels: Any) -> np.ndarray:
-    """Average precision of a multi-label classifier, per class: the mean precision at each true picture's rank.
+    r"""Average precision of a multi-label classifier, per class, as scikit-learn defines it.
+
+    .. math:: AP = \sum_t (R_t - R_{t-1}) P_t
+
+    with precision P and recall R of the pictures that score at least t, for every score t that occurs, from the highest
+    down. Pictures of equal scores come in together, so their order does not matter.
 
     Args:
         scores: ``(N, C)``, higher is more likely; NumPy array or tensor.
@@ -154,12 +148,20 @@ def average_precision(scores: Any, labels: Any) -> np.ndarray:
 
     Returns:
         ``(C,)`` in 0..1; NaN for a class without a picture.
+
+    Example:
+        >>> average_precision([[0.0], [0.0]], [[1], [0]])
+        array([0.5])
     """
-    scores, labels = np.asarray(scores), np.asarray(labels) > 0.5
-    result = np.full(scores.shape[1], np.nan)
-    for c in range(scores.shape[1]):
-        hits = labels[np.argsort(-scores[:, c], kind="stable"), c]
-        if hits.any():
-            precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-            result[c] = precision[hits].mean()
-    return result
+    columns = zip(np.asarray(scores).T, np.asarray(labels).T > 0.5, strict=True)
+    return np.array([_average_precision(*column) for column in columns])
+
+
+def _average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+    if not present.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # the last place of each score
+    hits = np.cumsum(present[order])[ends]
+    return float(np.sum(np.diff(hits, prepend=0) * hits / (ends + 1)) / hits[-1])

@@ -14,7 +14,7 @@ import torch
 
 from dsna_lib import backbones
 from dsna_lib.backbones import CheckpointError
-from dsna_lib.data.pictures import write_atomically
+from dsna_lib.engine.files import write_atomically
 
 
 def save(model: Any, path: str | Path, form: str, half: bool = False) -> None:
@@ -22,8 +22,7 @@ def save(model: Any, path: str | Path, form: str, half: bool = False) -> None:
 
     Args:
         model: a network with a `config` (a dataclass with ``weights``) and a `backbone`.
-        path: where to.
-        form: names the kind of file, such as ``"dsna-attention-1"``.
+        path, form: where to; `form` names the kind of file, such as ``"dsna-attention-1"``.
         half: store half-precision numbers (half the size, and 3 digits are enough to run it).
     """
     config, backbone = model.config, model.backbone
@@ -37,31 +36,22 @@ def save(model: Any, path: str | Path, form: str, half: bool = False) -> None:
 
 
 def load(
-    path: str | Path,
-    form: str,
-    config_type: type,
-    create: Callable[[Any], Any],
-    class_names: Sequence[str] | None = None,
+    path: str | Path, form: str, config_type: type, create: Callable[[Any], Any], class_names: Sequence[str] | None
 ) -> Any:
-    """Read a model file that :func:`save` wrote.
+    """Read a model file that :func:`save` wrote: the network in evaluation mode, on the CPU.
 
     Args:
-        path: the file.
-        form: the kind of file expected.
-        config_type: of the network's configuration.
-        create: makes the network from it.
+        path, form: the file, and the kind of file expected.
+        config_type, create: of the network's configuration, and what makes the network from it.
         class_names: the classes that the caller's data has; None for whatever the model has.
-
-    Returns:
-        The network in evaluation mode, on the CPU.
 
     Raises:
         CheckpointError: no model file, a damaged one, or one of another kind or for other classes; both are named.
     """
-    content = backbones.load_weights(path)
-    if content.get("format") != form:
-        found = content.get("format")
-        what = f"a {found} file" if isinstance(found, str) else "a checkpoint, but no model file of this book"
+    content: dict[str, Any] = backbones.load_weights(path)
+    kind = content.get("format")
+    if kind != form:
+        what = f"a {kind} file" if isinstance(kind, str) else "a checkpoint, but no model file of this book"
         raise CheckpointError(f"{path}: is {what}, and {form} was wanted")
     config = config_type(**content["config"] | {"class_names": tuple(content["config"]["class_names"])})
     if class_names is not None and tuple(class_names) != config.class_names:
@@ -69,13 +59,10 @@ def load(
             f"{path}: knows {len(config.class_names)} classes ({', '.join(config.class_names[:3])}, ...), "
             f"the data has {len(class_names)} ({', '.join(class_names[:3])}, ...)"
         )
-    # Where all stages are frozen or the first ones are, what was not stored is what create() fetches.
-    stored = {".".join(k.split(".")[:3]) for k in content["state"]}
-    complete = "backbone.stages.0" in stored
+    # The first stages, or all of them, are not in the file where create() can fetch them.
+    complete = any(name.startswith("backbone.stages.0.") for name in content["state"])
     model = create(replace(config, weights=None if complete else "imagenet"))
-    own = model.state_dict()
-    state = {k: v.to(own[k].dtype) if k in own else v for k, v in content["state"].items()}
-    fetched = {k: v for k, v in own.items() if not complete and k.startswith("backbone.")}
-    backbones.load_into(model, fetched | state, path)
+    fetched = {} if complete else {k: v for k, v in model.state_dict().items() if k.startswith("backbone.")}
+    backbones.load_into(model, fetched | content["state"], path)
     model.config = config
     return model

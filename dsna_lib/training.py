@@ -12,106 +12,114 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState, skip_first_batches
+from accelerate import Accelerator, skip_first_batches
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dsna_lib.attention import AttentionModel, classification_loss
-from dsna_lib.data import Pictures, transforms
-from dsna_lib.data.pictures import write_atomically
+from dsna_lib import attention
+from dsna_lib.attention import AttentionModel, AttentionOutput, classification_loss
+from dsna_lib.backbones import weights_digest
+from dsna_lib.config.attention import ModelConfig
+from dsna_lib.config.training import TrainingConfig
+from dsna_lib.data import transforms
+from dsna_lib.data.pictures import Pictures
+from dsna_lib.engine import devices, runs
+from dsna_lib.engine.errors import DsnaError
+from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.runs import Run
 
 
-class TrainingError(RuntimeError):
+class TrainingError(DsnaError, RuntimeError):
     """Training cannot go on; the message says where it stopped and what to do."""
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. The defaults are the paper's schedule; :meth:`quick` is for a CPU.
+def train_once(
+    model: ModelConfig, pictures: Pictures, config: TrainingConfig, folder: str | Path | None = None
+) -> tuple[AttentionModel, Run]:
+    """Train an attention model, resume an unfinished run, or load the finished one.
 
-    The paper gives 0.01 and 0.1 as learning rates and no momentum. An SGD step with momentum m moves about
-    rate / (1 - m) in the long run, so with m = 0.9 those rates are 0.001 and 0.01.
+    Args:
+        model, config: what to train, and how.
+        pictures: with image labels; masks are not read.
+        folder: where to; by default the folder that configuration, data and code determine.
 
-    Attributes:
-        epochs: passes over the pictures.
-        drop_after: epoch after which the rates are divided by 10.
-        batch_size: pictures a step, over all processes together.
-        backbone_rate: learning rate of the pretrained layers.
-        head_rate: learning rate of the attention layers.
-        momentum, weight_decay: of SGD.
-        loss_over_classes: ``"mean"`` or ``"sum"``, see :func:`dsna_lib.attention.classification_loss`.
-        crop: side of the training crop in pixels.
-        scales: range of the shorter side before cropping, in multiples of `crop`.
-        seed: of everything random.
-        precision: ``"no"`` (fp32), ``"bf16"`` or ``"fp16"`` (mixed precision), or ``"auto"``, which becomes what
-            :func:`native_precision` says, so that a run records what it used.
-        workers: processes that read pictures.
-        checkpoint_every: steps between checkpoints; 0 means once an epoch.
-        device: ``"auto"`` (a GPU if there is one) or ``"cpu"`` or ``"cuda"``.
+    Returns:
+        The model in evaluation mode on the CPU, and its run (``model.pth`` and ``metrics.jsonl`` inside), whose metrics
+        end with the report of :func:`examine`.
+
+    Raises:
+        TrainingError: see :func:`fit`.
+        RunError: the folder holds another run.
+
+    Example:
+        >>> model, run = train_once(ModelConfig(pictures.class_names), pictures, TrainingConfig())  # doctest: +SKIP
+        >>> run.read()["metrics"]["loss"]  # doctest: +SKIP
+        0.041
     """
 
-    epochs: int = 20
-    drop_after: int = 10
-    batch_size: int = 15
-    backbone_rate: float = 0.001
-    head_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    loss_over_classes: str = "mean"
-    crop: int = 224
-    scales: tuple[float, float] = (1.0, 1.5)
-    seed: int = 0
-    precision: str = "no"
-    workers: int = 2
-    checkpoint_every: int = 0
-    device: str = "auto"
-    QUICK: ClassVar[dict[str, Any]] = {"epochs": 6, "drop_after": 4, "precision": "auto"}
+    def work(folder: Path) -> dict[str, Any]:
+        torch.manual_seed(config.seed)
+        network = attention.create(model)
+        train_attention(network, pictures, config, folder)
+        report = examine(network, pictures)
+        if devices.is_main_process():
+            attention.save(network, folder / "model.pth")
+        return read_log(folder)[-1] | report
 
-    def __post_init__(self) -> None:
-        if self.precision == "auto":
-            object.__setattr__(self, "precision", native_precision(self.device))
+    identity = {
+        "model": asdict(model),
+        "weights": weights_digest(model.backbone, model.weights),
+        "data": {"digest": runs.data_digest(pictures), "pictures": len(pictures)},
+        "training": config.identity(),
+    }
+    run = runs.complete(runs.open_run("train", identity, __name__, folder=folder), work)
+    return attention.load(run.folder / "model.pth", pictures.class_names), run
 
-    @classmethod
-    def quick(cls, **changes: Any) -> Self:
-        """A short schedule for a laptop: 6 epochs, in bf16 where the processor has it."""
-        return cls(**cls.QUICK | changes)
 
-    def decisive(self) -> dict[str, Any]:
-        """The fields that change what is learned, as plain JSON values.
+@torch.no_grad()
+def examine(model: AttentionModel, pictures: Pictures, count: int = 32) -> dict[str, Any]:
+    """Whether a classifier has collapsed: what it answers to some of its own training pictures.
 
-        Left out is who reads the pictures, where the model runs, and how often it is saved.
-        """
-        free = {"workers", "device", "checkpoint_every"}
-        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name not in free}))
+    The model is left in evaluation mode; `count` pictures, evenly spread, are shown whole.
 
-    def rate_factor(self, epoch: float) -> float:
-        """What the rates are multiplied by after this many epochs, a fraction for a step within one."""
-        return 1.0 if epoch < self.drop_after else 0.1
+    Returns:
+        ``examined`` (pictures), ``classes_shown`` (how many classes their labels name), ``classes_answered`` (how many
+        are the first choice of any picture), and ``warnings``: sentences that name what is wrong, if anything is.
+    """
+    shown = spread(pictures, count).with_transform(transforms.inference(224))
+    device = next(model.parameters()).device
+    model.eval()
+    answers = {int(model(shown[k]["image"][None].to(device)).scores.argmax()) for k in range(len(shown))}
+    labels = [set(record.labels) for record in shown.records]
+    wrong = sum(bool(named) and not answers & named for named in labels)
+    warnings = []
+    if len(answers) == 1 and wrong > len(shown) / 10:  # where nearly all pictures show one class, it may be right
+        name = pictures.class_names[min(answers)]
+        warnings.append(f"the classifier answers {name} to all of {len(shown)} training pictures, {wrong} without it")
+    counts = {"examined": len(shown), "classes_shown": len(set().union(*labels)), "classes_answered": len(answers)}
+    return counts | {"warnings": warnings}
+
+
+def spread(pictures: Pictures, count: int) -> Pictures:
+    """At most `count` of the pictures, evenly spread: they may lie sorted by their classes."""
+    total, count = len(pictures), min(count, len(pictures))
+    places = [(2 * part + 1) * total // (2 * count) for part in range(count)]  # the middles of equal parts
+    return pictures.with_records([pictures.records[place] for place in places])
 
 
 def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingConfig, folder: str | Path) -> Path:
-    """Train an attention model on pictures and their image labels, and nothing else.
+    """Train an attention model in place, on pictures and their image labels and nothing else; see :func:`fit`.
 
-    Args:
-        model: it is changed in place.
-        pictures: their transform is replaced by the random training transform.
-        config: the schedule.
-        folder: for checkpoints, ``metrics.jsonl`` and ``training.json``. An unfinished run in it is resumed.
-
-    Returns:
-        The folder.
-
-    Raises:
-        TrainingError: NaN loss, no GPU where one was asked for, out of memory, another run in the folder.
+    The pictures' transform is replaced by the random training transform.
     """
     augmented = pictures.with_transform(transforms.train(config.crop, config.scales), seed=config.seed)
     groups = [
@@ -119,8 +127,8 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
         {"params": list(model.head.parameters()), "lr": config.head_rate},
     ]
 
-    def loss_of(output: Any, batch: dict[str, Tensor]) -> Tensor:
-        return classification_loss(output.scores, batch["labels"], config.loss_over_classes)
+    def loss_of(output: AttentionOutput, batch: dict[str, Tensor]) -> Tensor:
+        return classification_loss(output.scores, batch["labels"], config.loss_over_classes)  # Eq. 10
 
     return fit(model, augmented, groups, loss_of, config, folder)
 
@@ -133,28 +141,28 @@ def fit(
     config: TrainingConfig,
     folder: str | Path,
 ) -> Path:
-    """The loop.
+    """The loop; returns the folder.
 
     Args:
         model: called with ``batch["image"]``; changed in place.
-        pictures: the data set, with its training transform.
+        pictures: with their training transform.
         groups: parameter groups for SGD, each with ``params`` and ``lr``.
         loss_of: (model output, batch) to a scalar loss.
         config: the schedule.
-        folder: where everything is written; an unfinished run in it is resumed.
+        folder: for checkpoints and ``metrics.jsonl``; an unfinished run in it is resumed.
 
-    Returns:
-        The folder.
+    Raises:
+        TrainingError: NaN loss, out of memory, a batch that does not fit, a damaged checkpoint.
+        RunError: no GPU where one was asked for, or another run in the folder.
     """
     folder = Path(folder)
-    accelerator = make_accelerator(config)
+    accelerator = _accelerator(config)
     set_seed(config.seed)
-    optimizer = torch.optim.SGD(
-        [g for g in groups if g["params"]], momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
     loader = _loader(pictures, config, accelerator)
     if accelerator.is_main_process:
-        _claim(folder, config)
+        runs.claim_folder(folder, "train", training=config.identity())
     model.to(memory_format=torch.channels_last)
     prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     base_rates = [group["lr"] for group in optimizer.param_groups]
@@ -170,7 +178,9 @@ def fit(
         for batch in batches:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * config.rate_factor(step / len(loader))
-            _seed_step(config.seed, step, accelerator.process_index)
+            # Dropout follows from the position in the run: starting a data loader moves torch's own random state on.
+            drawn = np.random.SeedSequence([config.seed, step, accelerator.process_index]).generate_state(1)
+            torch.manual_seed(int(drawn[0]))
             loss = _step(accelerator, prepared, optimizer, loss_of, batch, step)
             step += 1
             bar.update()
@@ -178,8 +188,6 @@ def fit(
                 log.write(step=step, epoch=epoch, loss=loss, rate=optimizer.param_groups[-1]["lr"])
             if step % (config.checkpoint_every or len(loader)) == 0 or step == config.epochs * len(loader):
                 _save(accelerator, prepared, folder, step)
-    if accelerator.is_main_process:
-        write_atomically(folder / "done", lambda file: file.write(f"{step}\n".encode()))
     bar.close()
     accelerator.wait_for_everyone()
     accelerator.free_memory()
@@ -187,71 +195,30 @@ def fit(
     return folder
 
 
-def native_precision(device: str = "auto") -> str:
-    """The quickest precision of a processor.
-
-    A CPU multiplies bf16 matrices quickly only with AMX. Without any bf16 instructions it emulates them, some twenty
-    times slower than fp32; with those of AVX-512 alone, convolutions still take 1.6 to 1.9 times as long as in fp32
-    (measured on VGG-16 and EfficientNet-lite0).
-
-    Args:
-        device: ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"cuda"``.
-
-    Returns:
-        On a GPU ``"bf16"``, or ``"fp16"`` where it has no bf16; on a CPU ``"bf16"`` with AMX, else ``"no"``, fp32.
-
-    Example:
-        >>> native_precision("cpu") in ("bf16", "no")
-        True
-    """
-    if device != "cpu" and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    # torch has no public question for this; where a release lacks the private one, fp32 is always right.
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
-    return "bf16" if has_amx() else "no"
-
-
-def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """An Accelerator for this configuration.
-
-    Raises:
-        TrainingError: a GPU was asked for and there is none.
-    """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device 'cuda' was asked for, but this machine shows no GPU; use --device cpu")
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    devices.choose_device(config.device)
     # Accelerate holds a process to its first precision and device; a notebook trains under several.
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not distributed)
-    return Accelerator(
-        mixed_precision=config.precision,
-        cpu=config.device == "cpu",
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
-    )
+    order = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed)
+    return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu", dataloader_config=order)
 
 
 def _loader(pictures: Pictures, config: TrainingConfig, accelerator: Accelerator) -> DataLoader:
-    per_process, rest = divmod(config.batch_size, accelerator.num_processes)
-    if rest or not per_process:
-        raise TrainingError(
-            f"a batch of {config.batch_size} does not divide over {accelerator.num_processes} processes; "
-            f"use a multiple of {accelerator.num_processes}"
-        )
-    if len(pictures) < config.batch_size:
-        raise TrainingError(f"{len(pictures)} pictures do not fill one batch of {config.batch_size}; lower batch_size")
+    size, count = config.batch_size, accelerator.num_processes
+    if size % count:
+        raise TrainingError(f"a batch of {size} does not divide over {count} processes", f"use a multiple of {count}")
+    if len(pictures) < size:
+        raise TrainingError(f"{len(pictures)} pictures do not fill one batch of {size}", "lower `batch_size`")
     return DataLoader(
         pictures,
-        batch_size=per_process,
+        batch_size=size // count,
         shuffle=True,
         drop_last=True,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
         pin_memory=accelerator.device.type == "cuda",
     )
-
-
-def _seed_step(seed: int, step: int, process: int) -> None:
-    """Draw dropout from the position in the run: starting a data loader moves torch's own random state on."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0]))
 
 
 def _step(
@@ -268,35 +235,15 @@ def _step(
         loss = loss_of(model(image), batch)
         value = accelerator.reduce(loss.detach(), "mean").item()
         if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value} at step {step + 1}; the last good checkpoint is kept: "
-                "lower the learning rates, or try precision bf16 instead of fp16"
-            )
+            said = f"the loss became {value} at step {step + 1}; the last good checkpoint is kept"
+            raise TrainingError(said, "lower `backbone_rate` and `head_rate`, or try `precision` bf16 instead of fp16")
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"out of memory at step {step + 1}: lower batch_size ({len(batch['image'])} a process) or crop, "
-            "or use precision bf16"
-        ) from error
+        said = f"out of memory at step {step + 1} ({len(batch['image'])} pictures a process)"
+        raise TrainingError(said, "lower `batch_size` or `crop`, or use `precision` bf16") from error
     return value
-
-
-def _claim(folder: Path, config: TrainingConfig) -> None:
-    """Write the configuration, or refuse a folder that holds a run with another one."""
-    path = folder / "training.json"
-    config_now = config.decisive()
-    if path.is_file():
-        before = json.loads(path.read_text())
-        differs = [k for k in config_now if before.get(k) != config_now[k]]
-        if differs:
-            k = differs[0]
-            raise TrainingError(
-                f"{folder} holds a run with {k}={before.get(k)!r}, not {config_now[k]!r}; "
-                "use another folder or delete it"
-            )
-    write_atomically(path, lambda file: file.write(json.dumps(config_now, indent=2).encode()))
 
 
 def _save(accelerator: Accelerator, model: nn.Module, folder: Path, step: int) -> None:
@@ -305,7 +252,7 @@ def _save(accelerator: Accelerator, model: nn.Module, folder: Path, step: int) -
     The loss is checked before each update; this update's outcome is checked here, so that no checkpoint holds NaN.
     """
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise TrainingError(f"weights became infinite or NaN by step {step}: lower the learning rates")
+        raise TrainingError(f"weights became infinite or NaN by step {step}", "lower `backbone_rate` and `head_rate`")
     target, partial = folder / f"checkpoint-{step:07d}", folder / "checkpoint.partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
@@ -316,7 +263,6 @@ def _save(accelerator: Accelerator, model: nn.Module, folder: Path, step: int) -
         raise TrainingError(f"cannot write the checkpoint {target} ({error}); the one before it is kept") from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         for old in checkpoints(folder)[:-1]:
             shutil.rmtree(old)
@@ -331,14 +277,15 @@ def checkpoints(folder: str | Path) -> list[Path]:
 def _resume(accelerator: Accelerator, folder: Path) -> int:
     """Load the last checkpoint, if any; returns the number of steps done."""
     accelerator.wait_for_everyone()
-    found = checkpoints(folder)
-    if not found:
+    there = checkpoints(folder)
+    if not there:
         return 0
+    last = there[-1]
     try:
-        accelerator.load_state(str(found[-1]))
+        accelerator.load_state(str(last))
     except Exception as error:  # whatever a damaged file makes torch or safetensors raise
-        raise TrainingError(f"{found[-1]}: is damaged ({type(error).__name__}); delete it to start anew") from error
-    return int(found[-1].name.removeprefix("checkpoint-"))
+        raise TrainingError(f"{last}: is damaged ({type(error).__name__})", "delete it to start anew") from error
+    return int(last.name.removeprefix("checkpoint-"))
 
 
 class _Log:
@@ -350,19 +297,8 @@ class _Log:
         self.path, self.started = path, time.monotonic()
 
     def write(self, **values: float) -> None:
-        values = values | {"seconds": round(time.monotonic() - self.started, 3)}
         with self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
-
-
-def is_main_process() -> bool:
-    """Whether this is the one process that writes shared files."""
-    return PartialState().is_main_process
-
-
-def wait_for_everyone() -> None:
-    """Wait until every process has come here."""
-    PartialState().wait_for_everyone()
+            file.write(json.dumps(values | {"seconds": round(time.monotonic() - self.started, 3)}) + "\n")
 
 
 def read_log(folder: str | Path) -> list[dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -12,12 +11,15 @@ import numpy_reference as reference
 import pytest
 import tiny
 import torch
-from accelerate import PartialState
 
-from dsna_lib import annotate
+from dsna_lib import annotate, maps
 from dsna_lib.annotate import annotate_split, evaluate, pseudo_annotation
 from dsna_lib.attention import AttentionModel, SingleStreamAttention
+from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.data import PictureError, pictures, read_mask, write_mask
+from dsna_lib.engine import pools
+from dsna_lib.engine.errors import SettingError
+from dsna_lib.engine.pools import Workers
 
 
 def planes(*rows: list[float]) -> torch.Tensor:
@@ -199,30 +201,26 @@ def test_a_killed_run_goes_on(tmp_path, split):
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
-def annotate_a_share(data: Path, out: Path) -> None:
-    state = PartialState(cpu=True)
-    assert (state.num_processes, state.backend) == (2, "gloo")
-    own_copy = tiny.pictures(data / str(state.process_index), 7)
-    report = run(own_copy, out, process=state.process_index, processes=state.num_processes)
-    (out / f"report-{state.process_index}.json").write_text(json.dumps(report.written))
-    state.wait_for_everyone()
-    state.destroy_process_group()
-
-
-def test_two_gloo_processes_write_what_one_writes(tmp_path, split):
-    assert tiny.in_processes(annotate_a_share, tmp_path / "data", tmp_path / "two", count=2) == [0, 0]
-    shares = [(tmp_path / "two" / f"report-{r}.json").read_text() for r in range(2)]
-    assert shares == ['["p00", "p01", "p04", "p05"]', '["p02", "p03", "p06"]']
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_shares_of_any_size_write_the_same(tmp_path, split, monkeypatch, size):
     run(split, tmp_path / "one")
-    assert files(tmp_path / "one" / "merged") == files(tmp_path / "two" / "merged")
-
-
-@pytest.mark.parametrize("processes", [2, 3, 5])
-def test_any_number_of_processes_writes_the_same(tmp_path, split, processes):
-    run(split, tmp_path / "one")
-    shares = [run(split, tmp_path / "many", process=k, processes=processes).written for k in range(processes)]
-    assert sorted(i for share in shares for i in share) == [r.id for r in split.records]
+    monkeypatch.setattr(pools, "SHARE", size)
+    shares = pools.shares(7, 2, Workers(2))
+    assert len(shares) == {1: 4, 3: 2, 5: 2}[size]
+    parts = [split.with_records([split.records[place] for place in share.places]) for share in shares]
+    written = [run(part, tmp_path / "many").written for part in parts]
+    assert [name for names in written for name in names] == [r.id for r in split.records]
     assert files(tmp_path / "one") == files(tmp_path / "many")
+
+
+def test_thresholds_are_those_asked_for(tmp_path, split):
+    thresholds = {"foreground_threshold": 0.6, "background_threshold": 0.1}
+    run(split, tmp_path / "usual")
+    run(split, tmp_path / "own", **thresholds)
+    assert files(tmp_path / "usual") != files(tmp_path / "own")
+    picture = next(maps.iterate_maps(tiny.model(), split, size=32, batch_size=2))
+    expected = pseudo_annotation(picture.maps["merged"], picture.features, [0], picture.size, **thresholds)
+    np.testing.assert_array_equal(read_mask(tmp_path / "own" / "merged" / "p00.png"), expected)
 
 
 def test_a_bad_picture_is_reported_and_the_rest_is_done(tmp_path, split):
@@ -256,7 +254,7 @@ def test_a_full_disk_stops_with_the_file_named_and_no_half_file(tmp_path, split,
 
 
 def test_an_unknown_kind_and_a_kind_the_model_lacks(tmp_path, split):
-    with pytest.raises(ValueError, match="unknown kind of map 'best'; choose from expansive"):
+    with pytest.raises(SettingError, match="unknown kind of map 'best'; choose from expansive"):
         run(split, tmp_path / "out", kinds=["best"])
     single = AttentionModel(tiny.backbone(), SingleStreamAttention(8, 3)).eval()
     report = annotate_split(single, split, tmp_path / "out", ["merged"], size=32)
@@ -286,11 +284,42 @@ def test_evaluate_names_what_is_wrong(tmp_path):
     with pytest.raises(PictureError, match="p00.png: the mask is 6 x 4, its picture 26 x 20"):
         evaluate(tmp_path / "out", split)
     write_mask(tmp_path / "out" / "p00.png", np.full((20, 26), 9))
-    with pytest.raises(ValueError, match=r"out/p00.png against .*p00-mask.png: prediction holds 9"):
+    with pytest.raises(PictureError, match=r"out/p00.png against .*p00-mask.png: prediction holds 9"):
         evaluate(tmp_path / "out", split)
-    with pytest.raises(ValueError, match=r"p00.png has no ground-truth mask"):
+    with pytest.raises(PictureError, match=r"p00.png has no ground-truth mask"):
         evaluate(tmp_path / "out", tiny.pictures(tmp_path / "data", 2))
+
+
+@pytest.fixture
+def moved(tmp_path, monkeypatch):
+    """Seven pictures in shares of two, and annotations that are wrong here and there."""
+    split = tiny.pictures(tmp_path / "data", 7, masks=True)
+    for record in split.records:
+        write_mask(tmp_path / "out" / f"{record.id}.png", np.roll(read_mask(record.mask), 3))
+    monkeypatch.setattr(pools, "SHARE", 2)
+    return split, tmp_path / "out"
+
+
+def test_two_processes_count_what_one_counts(moved):
+    split, folder = moved
+    alone, together = (evaluate(folder, split, "ignore", Workers(jobs)) for jobs in (1, 2))
+    assert 0 < alone.mean_iou < 1
+    np.testing.assert_array_equal(together.counts, alone.counts)
+    assert together.void == "ignore"
+
+
+def test_of_several_failing_shares_the_first_is_named(moved, monkeypatch):
+    """Whichever is done first."""
+    split, folder = moved
+    (folder / "p03.png").unlink()
+    (folder / "p06.png").unlink()
+    completed = annotate.completed
+    monkeypatch.setattr(annotate, "completed", lambda units, work, _: completed(units[::-1], work, pools.ALONE))
+    with pytest.raises(PictureError, match="p03.png: no such mask"):
+        evaluate(folder, split, workers=Workers(2))
 
 
 def test_defaults_are_the_papers():
     assert (annotate.FOREGROUND_THRESHOLD, annotate.BACKGROUND_THRESHOLD) == (0.2, 0.3)
+    usual = AnnotationConfig()
+    assert (usual.foreground_threshold, usual.background_threshold) == (0.2, 0.3)

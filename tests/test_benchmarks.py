@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import scripts
 import tiny
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dsna_lib import maps, runs
+from dsna_lib import backbones, maps
+from dsna_lib.data import Pictures, minivoc, write_mask
+from dsna_lib.engine.files import read_json
+from dsna_lib.engine.pools import Report, Workers
 
 
 def script(name: str) -> ModuleType:
@@ -33,7 +37,7 @@ def batch() -> Tensor:
 
 def test_rows(one_pass: ModuleType, batch: Tensor) -> None:
     rows = one_pass.measure(tiny.backbone(), batch, rounds=3)
-    for name in ("backbone", "dsna", "dsna_lib.cams", "multi-scale cam"):
+    for name in ("backbone", "dsna", "dsna_lib.methods.cams", "multi-scale cam"):
         low, high = rows[name]["quartiles"]
         assert rows[name]["milliseconds_a_picture"] > 0
         assert 0 < low <= rows[name]["ratio"] <= high
@@ -44,7 +48,7 @@ def test_a_batch_and_its_limits(one_pass: ModuleType, batch: Tensor, bf16: bool)
     rows = one_pass.measure(tiny.backbone(), batch.expand(2, -1, -1, -1), rounds=1, bf16=bf16)
     assert rows["multi-scale cam"] == {"skipped": "does not run: its pipeline takes one picture at a time"}
     assert "ratio" in rows["dsna"]
-    assert "ratio" in rows["dsna_lib.cams"]
+    assert "ratio" in rows["dsna_lib.methods.cams"]
 
 
 def test_missing_package(one_pass: ModuleType, batch: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +71,7 @@ def test_every_grad_cam_gives_the_same_maps(one_pass: ModuleType, rival: str, mo
     torch.manual_seed(0)
     pictures = torch.rand(count, 3, 32, 48)
     works = one_pass.contenders(tiny.backbone(), pictures)
-    own = works["dsna_lib.cams"]()
+    own = works["dsna_lib.methods.cams"]()
     assert own.shape == (count, 2, 8, 12)
     assert own.amax(dim=(-2, -1)).min() > 0.9  # no map is empty: the comparison means something
     theirs = works[rival]()
@@ -79,24 +83,27 @@ def test_every_grad_cam_gives_the_same_maps(one_pass: ModuleType, rival: str, mo
 def test_multi_scale_cam_of_a_mirrored_picture_is_mirrored(one_pass: ModuleType, batch: Tensor) -> None:
     torch.manual_seed(0)
     backbone = tiny.backbone()
-    found = []
+    made = []
     for pictures in (batch, batch.flip(-1)):
         torch.manual_seed(1)  # of the head
-        found.append(one_pass.contenders(backbone, pictures)["multi-scale cam"]())
-    assert found[0].shape == (1, 2, 32, 48)
-    assert not torch.allclose(found[0], found[1], atol=1e-2)
-    torch.testing.assert_close(found[0], found[1].flip(-1), atol=1e-4, rtol=0)
-    torch.testing.assert_close(found[0].amax(dim=(-2, -1)), torch.ones(1, 2), atol=1e-2, rtol=0)
+        made.append(one_pass.contenders(backbone, pictures)["multi-scale cam"]())
+    assert made[0].shape == (1, 2, 32, 48)
+    assert not torch.allclose(made[0], made[1], atol=1e-2)
+    torch.testing.assert_close(made[0], made[1].flip(-1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(made[0].amax(dim=(-2, -1)), torch.ones(1, 2), atol=1e-2, rtol=0)
 
 
-def test_command_line_writes_the_result(
-    one_pass: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr(one_pass.backbones, "create", lambda *_, **__: tiny.backbone())
-    (tmp_path / "results").mkdir()
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results go into a folder of their own, and models have the tiny backbone."""
+    monkeypatch.setattr(backbones, "create", lambda *_, **__: tiny.backbone())
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_command_line_writes_the_result(one_pass: ModuleType, in_folder: Path, capsys: pytest.CaptureFixture) -> None:
     one_pass.main(["--batch-sizes", "1", "2", "--rounds", "1", "--size", "32", "--name", "speed"])
-    content = runs.read_json("results/speed.json")
+    content = read_json("results/speed.json")
     assert set(content["values"]) == {"batch of 1", "batch of 2"}
     assert content["provenance"]["arguments"]["rounds"] == 1
     assert "one picture at a time" in capsys.readouterr().out
@@ -107,10 +114,63 @@ def test_command_line_writes_the_result(
 def test_both_training_loops_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("segmentation_speed")
     monkeypatch.setattr(module.minivoc, "load", lambda split: tiny.pictures(tmp_path, 10, masks=True))
-    monkeypatch.setattr(module.segmentation, "create", lambda config: tiny.segmentation())
+    monkeypatch.setattr(module.networks, "create", lambda config: tiny.segmentation())
     shape = {"batch_size": 2, "crop": 17, "steps": 5, "rounds": 2, "precision": "no", "workers": 0}
-    found = module.steps(argparse.Namespace(backbone="tiny", train_last=None, **shape))
-    assert found["steps"] == 2 * (5 - 1 - module.SKIPPED)
-    assert found["own_milliseconds"] > 0
-    assert found["bare_milliseconds"] > 0
-    assert 0 < found["waiting_for_pictures"] < 1
+    measured = module.steps(argparse.Namespace(backbone="tiny", train_last=None, **shape))
+    assert measured["steps"] == 2 * (5 - 1 - module.SKIPPED)
+    assert measured["own_milliseconds"] > 0
+    assert measured["bare_milliseconds"] > 0
+    assert 0 < measured["waiting_for_pictures"] < 1
+
+
+@tiny.needs_crf
+def test_the_crf_is_timed_on_one_process_and_on_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of our own: processes take 5 seconds to start, and each then a second a picture."""
+    module, now = script("segmentation_speed"), [0.0]
+    make, refine_split = module.minivoc.make, module.crf.refine_split
+
+    def refine(pictures: Pictures, truth: Path, out: Path, workers: Workers) -> Report:
+        now[0] += 5 * (workers.jobs > 1) + len(pictures) / workers.jobs
+        return refine_split(pictures, truth, out)
+
+    monkeypatch.setattr(module.minivoc, "make", lambda root, workers, **options: make(root, **options))
+    monkeypatch.setattr(module.pools, "SHARE", 1)
+    monkeypatch.setattr(module.crf, "refine_split", refine)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    measured = module.crf_processes(argparse.Namespace(size=96))
+    seconds = {"one_process_seconds": 1.0, "two_processes_seconds": 0.5}
+    assert measured == seconds | {"ratio": 2.0, "pictures": 4}
+
+
+def test_the_cost_of_annotations_is_written(in_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    script("annotation_cost").main(["--batch-size", "1", "--rounds", "1", "--name", "cost"])
+    content = read_json("results/cost.json")
+    assert set(content["values"]["milliseconds_a_picture"]) == {"backbone", "annotated"}
+    assert content["values"]["ratio"] > 0
+    assert content["provenance"]["arguments"]["batch_size"] == 1
+    assert "with maps and annotations" in capsys.readouterr().out
+
+
+def test_a_network_learns_by_heart_and_no_folder_is_in_the_result(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("overfit")
+    root = minivoc.make(in_folder / "drawn", train=3, val=1, size=64)
+    monkeypatch.setattr(module, "SMALLEST", 0.0)
+    sizes = ["--pictures", "2", "--batch-size", "2", "--steps", "3", "--crop", "33", "--precision", "no"]
+    module.main(["--root", str(root), "--backbone", "tiny", *sizes, "--name", "overfit"])
+    content = read_json("results/overfit.json")
+    assert set(content["values"]["mean_iou"]) == {"single", "multi"}
+    assert all(0 <= iou <= 100 for iou in content["values"]["mean_iou"].values())
+    assert content["values"]["last_loss"] > 0
+    assert content["provenance"]["arguments"]["steps"] == 3
+    assert str(in_folder) not in Path("results/overfit.json").read_text()
+
+
+def test_only_pictures_of_large_objects_are_learned_by_heart(tmp_path: Path) -> None:
+    (record, *_) = tiny.pictures(tmp_path, 1, masks=True).records
+    mask = np.zeros((20, 26), np.uint8)
+    for covered, large in ((25, False), (26, True)):  # 5 % of 520 pixels
+        mask.flat[:covered] = 1
+        write_mask(record.mask, mask)
+        assert script("overfit").all_large(record) is large

@@ -42,7 +42,7 @@ subprocess.run([sys.executable, "-c", look], cwd="/", check=True)
 def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a repository that holds the working tree as it is, as far as an installation takes it."""
     place = tmp_path_factory.mktemp("repository")
-    for name in ("dsna_lib", "results"):
+    for name in ("dsna_lib", "recipes", "results"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place)

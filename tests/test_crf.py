@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import numpy_reference as reference
 import pytest
-import tiny
 from PIL import Image
+from tiny import needs_crf
 
 from dsna_lib import crf
 from dsna_lib.crf import CRFParams, class_probabilities, marginals, refine, refine_split
 from dsna_lib.data import Pictures, Record, read_image, read_mask, write_mask
-
-needs_crf = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pydensecrf2 does not build on Python 3.13 and later"
-)
+from dsna_lib.engine import pools
+from dsna_lib.engine.errors import SettingError
+from dsna_lib.engine.pools import PoolError, Workers
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -146,20 +145,20 @@ def test_marginals_are_probabilities_and_their_maximum_is_the_refined_mask():
     image = rng.integers(0, 256, (30, 41, 3), dtype=np.uint8)
     annotation = rng.choice([0, 4, 8, 255], size=(30, 41)).astype(np.uint8)
     probabilities = class_probabilities(annotation, [3, 7], 20)
-    found = marginals(image, probabilities)
-    assert found.dtype == np.float32
-    assert found.shape == (21, 30, 41)
-    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
-    assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [0, 4, 8]
-    np.testing.assert_array_equal(found.argmax(axis=0), refine(image, probabilities))
+    likely = marginals(image, probabilities)
+    assert likely.dtype == np.float32
+    assert likely.shape == (21, 30, 41)
+    np.testing.assert_allclose(likely.sum(axis=0), 1, atol=1e-5)
+    assert np.flatnonzero(likely.any(axis=(1, 2))).tolist() == [0, 4, 8]
+    np.testing.assert_array_equal(likely.argmax(axis=0), refine(image, probabilities))
 
 
 @needs_crf
 def test_marginals_without_pairwise_terms_are_the_probabilities():
     image, truth = scene()
     probabilities = class_probabilities(coarse(truth), [0], 1)
-    found = marginals(image, probabilities, CRFParams(smooth_weight=0, bilateral_weight=0))
-    np.testing.assert_allclose(found, probabilities, atol=1e-6)
+    likely = marginals(image, probabilities, CRFParams(smooth_weight=0, bilateral_weight=0))
+    np.testing.assert_allclose(likely, probabilities, atol=1e-6)
 
 
 def test_marginals_of_one_possible_class_or_none():
@@ -185,7 +184,7 @@ def test_presets():
     assert crf.preset("segmentation") == CRFParams(3, 2, 55, 3, 4, 10)
     own = CRFParams(iterations=1)
     assert crf.preset(own) is own
-    with pytest.raises(ValueError, match="unknown CRF preset 'best'; choose one of sec, segmentation, deeplab"):
+    with pytest.raises(ValueError, match="unknown CRF preset 'best': choose one of sec, segmentation, deeplab"):
         crf.preset("best")
 
 
@@ -193,7 +192,7 @@ def test_without_pydensecrf(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     image, truth = scene()
-    with pytest.raises(ImportError, match="needs pydensecrf: `pip install pydensecrf2`.*--no-crf"):
+    with pytest.raises(ImportError, match="needs pydensecrf: `pip install pydensecrf2`.*`crf` none"):
         refine(image, class_probabilities(truth, [0], 1))
     with pytest.raises(ImportError, match="needs pydensecrf"):
         refine_split(Pictures([], ("object",)), tmp_path, tmp_path)
@@ -220,11 +219,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @needs_crf
-def test_two_processes_write_what_one_writes_in_order(folder, tmp_path):
+def test_two_processes_write_what_one_writes_in_order(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "SHARE", 2)
     pictures, annotations = folder
     (annotations / "p1.png").unlink()
     pictures.records[3].image.write_bytes(b"")
-    reports = [refine_split(pictures, annotations, tmp_path / f"out{n}", processes=n) for n in (1, 2)]
+    reports = [refine_split(pictures, annotations, tmp_path / f"out{n}", workers=Workers(n)) for n in (1, 2)]
     assert reports[0] == reports[1]
     assert reports[0].written == ["p0", "p2", "p4"]
     assert list(reports[0].failed) == ["p1", "p3"]
@@ -287,10 +287,18 @@ class Deadly:
 
 
 @needs_crf
-def test_a_worker_that_dies_is_reported(folder, tmp_path):
+def test_a_worker_that_dies_is_reported_and_the_others_are_done(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "SHARE", 2)
     pictures, annotations = folder
-    tiny.in_processes(print)  # start the server with torch loaded
-    dying = replace(pictures.records[0], image=Deadly())
-    report = refine_split(Pictures([dying], ("object",)), annotations, tmp_path / "out", processes=2)
-    assert report.failed == {"p0": "a worker process died (out of memory?); run again with fewer processes to go on"}
-    assert refine_split(pictures, annotations, tmp_path / "out").written == [f"p{k}" for k in range(5)]
+    dying = pictures.with_records([replace(pictures.records[0], image=Deadly()), *pictures.records[1:]])
+    with pytest.raises(PoolError, match=r"its process died \(out of memory\?\); use fewer `jobs`"):
+        refine_split(dying, annotations, tmp_path / "out", workers=Workers(2))
+    assert sorted(contents(tmp_path / "out")) == ["p2.png", "p3.png", "p4.png"]
+    report = refine_split(pictures, annotations, tmp_path / "out")
+    assert (report.written, report.skipped) == (["p0", "p1"], ["p2", "p3", "p4"])
+
+
+def test_an_unknown_preset_is_refused_before_any_picture_is_read(folder, tmp_path):
+    with pytest.raises(SettingError, match="unknown CRF preset 'best'"):
+        refine_split(*folder, tmp_path / "out", params="best")
+    assert not (tmp_path / "out").exists()

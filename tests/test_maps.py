@@ -84,14 +84,14 @@ def test_score_weight_sums_to_one():
 def test_from_output_of_each_head():
     x = torch.randn(2, 8, 3, 5)
     decoupled = maps.from_output(tiny.model().head(x))
-    assert set(decoupled) == set(maps.KINDS)
+    assert set(decoupled) == set(maps.MAP_KINDS)
     conventional = maps.from_output(ConventionalAttention(8, 3)(x))
-    assert set(conventional) == set(maps.KINDS)
+    assert set(conventional) == set(maps.MAP_KINDS)
     assert conventional["expansive"].shape == (2, 3, 3, 5)
     single = maps.from_output(SingleStreamAttention(8, 3).eval()(x))
     assert set(single) == {"discriminative"}
-    for found in (decoupled, conventional, single):
-        for m in found.values():
+    for maps_of_head in (decoupled, conventional, single):
+        for m in maps_of_head.values():
             assert m.dtype == torch.float32
             assert 0 <= m.min() <= m.max() <= 1
 
@@ -106,57 +106,57 @@ def pictures(tmp_path):
     return tiny.pictures(tmp_path, 7)
 
 
-def test_compute_makes_every_map_from_one_forward_pass_in_order(pictures):
+def test_every_map_comes_from_one_forward_pass_in_order(pictures):
     model = tiny.model()
     calls = []
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
-    found = list(maps.compute(model, pictures, size=32, batch_size=3))
-    assert [f.index for f in found] == list(range(7))
+    made = list(maps.iterate_maps(model, pictures, size=32, batch_size=3))
+    assert [picture.index for picture in made] == list(range(7))
     assert len(calls) == 3  # 3 + 3 + 1 pictures
-    for k, one in enumerate(found):
-        assert one.size == (20 + k, 26)
-        assert set(one.maps) == set(maps.KINDS)
-        assert all(m.shape == (3, 8, 8) for m in one.maps.values())
-        assert one.features.shape == (8, 8, 8)
-        again = model.head(one.features[None].clone())
-        torch.testing.assert_close(one.maps["merged"], maps.from_output(again)["merged"][0])
-        torch.testing.assert_close(one.scores, again.scores[0])
+    for k, picture in enumerate(made):
+        assert picture.size == (20 + k, 26)
+        assert set(picture.maps) == set(maps.MAP_KINDS)
+        assert all(m.shape == (3, 8, 8) for m in picture.maps.values())
+        assert picture.features.shape == (8, 8, 8)
+        again = model.head(picture.features[None].clone())
+        torch.testing.assert_close(picture.maps["merged"], maps.from_output(again)["merged"][0])
+        torch.testing.assert_close(picture.scores, again.scores[0])
 
 
-def test_compute_keeps_the_order_asked_for(pictures):
-    assert [f.index for f in maps.compute(tiny.model(), pictures, [5, 0, 3], 32, 2)] == [5, 0, 3]
-    assert list(maps.compute(tiny.model(), pictures, [], 32)) == []
+def test_the_order_asked_for_is_kept(pictures):
+    assert [f.index for f in maps.iterate_maps(tiny.model(), pictures, [5, 0, 3], 32, 2)] == [5, 0, 3]
+    assert list(maps.iterate_maps(tiny.model(), pictures, [], 32)) == []
 
 
-def test_compute_ignores_training_transform_and_mode(pictures):
+def test_training_transform_and_mode_are_ignored(pictures):
     model = tiny.model().train()
-    plain = next(maps.compute(model, pictures, size=32))
-    random = next(maps.compute(model.train(), pictures.with_transform(lambda image: image * 0), size=32))
+    plain = next(maps.iterate_maps(model, pictures, size=32))
+    random = next(maps.iterate_maps(model.train(), pictures.with_transform(lambda image: image * 0), size=32))
     torch.testing.assert_close(plain.maps, random.maps)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_compute_collects_unreadable_pictures_and_goes_on(pictures, workers):
+def test_unreadable_pictures_are_collected_and_the_rest_goes_on(pictures, workers):
     pictures.records[0].image.write_bytes(b"")
     pictures.records[1].image.unlink()
     pictures.records[4].image.write_bytes(b"no picture")
     failed = {}
-    found = list(maps.compute(tiny.model(), pictures, size=32, batch_size=2, workers=workers, failed=failed))
-    assert [f.index for f in found] == [2, 3, 5, 6]
+    made = list(maps.iterate_maps(tiny.model(), pictures, size=32, batch_size=2, workers=workers, failed=failed))
+    assert [picture.index for picture in made] == [2, 3, 5, 6]
     assert sorted(failed) == ["p00", "p01", "p04"]
     assert all(f"{i}.png" in reason for i, reason in failed.items())
     assert "no such picture" in failed["p01"]
 
 
-def test_compute_raises_without_a_place_for_failures(pictures):
+def test_unreadable_pictures_raise_without_a_place_for_failures(pictures):
     pictures.records[2].image.unlink()
     with pytest.raises(PictureError, match="p02.png: no such picture"):
-        list(maps.compute(tiny.model(), pictures, size=32))
+        list(maps.iterate_maps(tiny.model(), pictures, size=32))
 
 
-def test_compute_in_half_precision_is_close(pictures):
-    full = next(maps.compute(tiny.model(), pictures, size=32))
-    half = next(maps.compute(tiny.model(), pictures, size=32, precision="bf16"))
+def test_half_precision_is_close(pictures):
+    full = next(maps.iterate_maps(tiny.model(), pictures, size=32))
+    half = next(maps.iterate_maps(tiny.model(), pictures, size=32, precision="bf16"))
     assert half.features.dtype == half.scores.dtype == torch.float32
     torch.testing.assert_close(half.scores, full.scores, atol=0.05, rtol=0.05)
 
@@ -167,34 +167,34 @@ def test_out_of_memory_says_what_to_lower(pictures):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model = tiny.model()
-    with pytest.raises(RuntimeError, match="out of memory with 4 pictures of 32 pixels: lower --batch-size"):
-        next(maps.compute(Hungry(model.backbone, model.head), pictures, size=32, batch_size=4))
+    with pytest.raises(RuntimeError, match="out of memory with 4 pictures of 32 pixels; lower `batch_size`"):
+        next(maps.iterate_maps(Hungry(model.backbone, model.head), pictures, size=32, batch_size=4))
 
 
-def test_compute_looks_as_it_is_told(pictures):
+def test_another_maker_makes_the_maps(pictures):
     model, seen = tiny.model(), []
 
-    def look(network, batch, present):
+    def maker(network, batch, present):
         seen.append(present)
         output = network(batch)
         return output, {"own": output.discriminative * present[..., None, None]}
 
-    found = list(maps.compute(model, pictures, size=24, batch_size=3, look=look))
+    made = list(maps.iterate_maps(model, pictures, size=24, batch_size=3, maker=maker))
     torch.testing.assert_close(torch.cat(seen).float(), pictures.targets())
-    for one in found:
-        assert list(one.maps) == ["own"]
-        absent = [c for c in range(len(tiny.NAMES)) if c not in pictures.records[one.index].labels]
-        assert one.maps["own"][absent].abs().sum() == 0
-        assert one.maps["own"].abs().sum() > 0
+    for picture in made:
+        assert list(picture.maps) == ["own"]
+        absent = [c for c in range(len(tiny.NAMES)) if c not in pictures.records[picture.index].labels]
+        assert picture.maps["own"][absent].abs().sum() == 0
+        assert picture.maps["own"].abs().sum() > 0
 
 
-def test_compute_lets_a_look_take_gradients(pictures):
-    def look(network, batch, present):
+def test_a_maker_may_take_gradients(pictures):
+    def maker(network, batch, present):
         output = network(batch)
         with torch.enable_grad():
             x = output.features.clone().requires_grad_()
             (slope,) = torch.autograd.grad(network.head(x).scores.sum(), x)
         return output, {"slope": slope}
 
-    one = next(maps.compute(tiny.model(), pictures, size=24, look=look))
-    assert one.maps["slope"].abs().sum() > 0
+    picture = next(maps.iterate_maps(tiny.model(), pictures, size=24, maker=maker))
+    assert picture.maps["slope"].abs().sum() > 0

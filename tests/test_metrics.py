@@ -8,6 +8,7 @@ import numpy as np
 import numpy_reference as reference
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from torchmetrics.classification import MulticlassJaccardIndex, MultilabelAveragePrecision
 
 from dsna_lib.metrics import VOID_POLICIES, ConfusionMatrix, average_precision
@@ -39,17 +40,17 @@ def test_void_as_false_negative_by_hand():
 
 def test_void_as_background_by_hand():
     """The two voids become a hit of the background and a false positive of it."""
-    found = HAND.with_void("background")
-    np.testing.assert_allclose(found.iou, [4 / 7, 2 / 5, 1 / 3])
-    np.testing.assert_allclose(found.precision, [4 / 6, 2 / 3, 1 / 2])
-    np.testing.assert_allclose(found.recall, [4 / 5, 2 / 4, 1 / 2])
+    background = HAND.with_void("background")
+    np.testing.assert_allclose(background.iou, [4 / 7, 2 / 5, 1 / 3])
+    np.testing.assert_allclose(background.precision, [4 / 6, 2 / 3, 1 / 2])
+    np.testing.assert_allclose(background.recall, [4 / 5, 2 / 4, 1 / 2])
 
 
 def test_void_left_out_by_hand():
-    found = HAND.with_void("ignore")
-    np.testing.assert_allclose(found.iou, [3 / 5, 2 / 4, 1 / 3])
-    np.testing.assert_allclose(found.precision, HAND.precision)
-    np.testing.assert_allclose(found.recall, [3 / 4, 2 / 3, 1 / 2])
+    left_out = HAND.with_void("ignore")
+    np.testing.assert_allclose(left_out.iou, [3 / 5, 2 / 4, 1 / 3])
+    np.testing.assert_allclose(left_out.precision, HAND.precision)
+    np.testing.assert_allclose(left_out.recall, [3 / 4, 2 / 3, 1 / 2])
 
 
 def test_with_void_leaves_the_first_alone():
@@ -63,11 +64,11 @@ def test_with_void_leaves_the_first_alone():
 def test_against_counting_by_loops(seed):
     rng = np.random.default_rng(seed)
     prediction, target = (rng.choice([0, 1, 2, 3, 255], size=(9, 13)) for _ in range(2))
-    found, wanted = matrix(prediction, target, 5), reference.scores_of_masks(prediction, target, 5)
+    counted, wanted = matrix(prediction, target, 5), reference.scores_of_masks(prediction, target, 5)
     for name in ("iou", "precision", "recall"):
-        np.testing.assert_allclose(getattr(found, name), wanted[name])
-    assert math.isnan(found.iou[4])
-    assert found.mean_iou == pytest.approx(np.nanmean(wanted["iou"]))
+        np.testing.assert_allclose(getattr(counted, name), wanted[name])
+    assert math.isnan(counted.iou[4])
+    assert counted.mean_iou == pytest.approx(np.nanmean(wanted["iou"]))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -94,11 +95,11 @@ def test_a_whole_data_set_is_counted_not_averaged_by_picture():
 
 
 def test_absent_classes():
-    found = matrix([0, 1], [0, 0], 4)
-    np.testing.assert_array_equal(found.iou, [0.5, 0, np.nan, np.nan])
-    np.testing.assert_array_equal(found.precision, [1, 0, np.nan, np.nan])
-    np.testing.assert_array_equal(found.recall, [0.5, np.nan, np.nan, np.nan])
-    assert found.mean_recall == 0.5
+    only_two = matrix([0, 1], [0, 0], 4)
+    np.testing.assert_array_equal(only_two.iou, [0.5, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(only_two.precision, [1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(only_two.recall, [0.5, np.nan, np.nan, np.nan])
+    assert only_two.mean_recall == 0.5
     empty = ConfusionMatrix(2)
     assert math.isnan(empty.mean_iou)
     empty.update(np.full((2, 2), 255), np.full((2, 2), 255))
@@ -130,10 +131,10 @@ def test_update_takes_uint8_and_leaves_it_alone():
     ],
 )
 def test_bad_masks(prediction, target, message):
-    found = ConfusionMatrix(3)
+    empty = ConfusionMatrix(3)
     with pytest.raises(ValueError, match=message):
-        found.update(np.array(prediction), np.array(target))
-    assert found.counts.sum() == 0
+        empty.update(np.array(prediction), np.array(target))
+    assert empty.counts.sum() == 0
 
 
 def test_void_policies():
@@ -156,3 +157,34 @@ def test_average_precision_agrees_with_torchmetrics(seed):
     labels = (torch.rand(60, 4, generator=generator) < 0.3).float()
     theirs = MultilabelAveragePrecision(num_labels=4, average=None)(scores, labels.int())
     np.testing.assert_allclose(average_precision(scores, labels), theirs, rtol=1e-5)
+
+
+def test_average_precision_of_equal_scores_by_hand():
+    """Two alike, one hit: half of those at that score are right, whichever comes first."""
+    assert average_precision([[0.0], [0.0]], [[1], [0]]).tolist() == [0.5]
+    assert average_precision([[0.0], [0.0]], [[0], [1]]).tolist() == [0.5]
+    # 3: a hit. 2: a hit and a miss, precision 2/3. 1: a hit among two, precision 3/5.
+    scores, labels = [[3], [2], [2], [1], [1]], [[1], [0], [1], [1], [0]]
+    assert average_precision(scores, labels)[0] == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_with_ties_is_that_of_scikit_learn_in_any_order(seed, levels):
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.integers(0, levels, (60, 5)) / levels, rng.random((60, 5)) < 0.3
+    labels[0] = True
+    ours, order = average_precision(scores, labels), rng.permutation(60)
+    np.testing.assert_allclose(ours, average_precision_score(labels, scores, average=None), rtol=1e-12)
+    np.testing.assert_array_equal(ours, average_precision(scores[order], labels[order]))
+
+
+def test_average_precision_of_half_precision_scores_and_of_infinite_ones():
+    """Scores of bf16 tie often; -inf is what a class that was left out gets."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(300, 2, generator=generator).bfloat16().float()
+    labels = (torch.rand(300, 2, generator=generator) < 0.3).numpy()
+    assert len(scores[:, 0].unique()) < 300
+    scikit_learns = average_precision_score(labels, scores.numpy(), average=None)
+    np.testing.assert_allclose(average_precision(scores, labels), scikit_learns, rtol=1e-12)
+    assert average_precision([[-np.inf], [-np.inf]], [[1], [0]]).tolist() == [0.5]

@@ -5,24 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from dsna_lib import attention, backbones, segmentation
-from dsna_lib.attention import ModelConfig
+from dsna_lib import attention, backbones
 from dsna_lib.backbones import CheckpointError
-from dsna_lib.segmentation import SegmentationConfig
+from dsna_lib.config.attention import ModelConfig
+from dsna_lib.config.segmentation import SegmentationConfig
+from dsna_lib.segmentation import networks
 
-KINDS = [(attention, ModelConfig), (segmentation, SegmentationConfig)]
+KINDS = [(attention, ModelConfig), (networks, SegmentationConfig)]
+by_kind = pytest.mark.parametrize("kind, config", KINDS, ids=["attention", "segmentation"])
 
 
 def stored(path: Path) -> set[str]:
     return set(torch.load(path, weights_only=True)["state"])
 
 
-@pytest.mark.parametrize("kind, config", KINDS)
-def test_a_frozen_backbone_is_not_stored_at_all(kind, config, tmp_path, monkeypatch):
+@by_kind
+def test_a_frozen_backbone_is_not_stored_at_all(kind: ModuleType, config: type, tmp_path, monkeypatch):
     model = kind.create(config(("cat", "dog"), train_last=0))
     kind.save(model, tmp_path / "model.pth")
     assert stored(tmp_path / "model.pth") == {f"head.{name}" for name in model.head.state_dict()}
@@ -34,7 +37,7 @@ def test_a_frozen_backbone_is_not_stored_at_all(kind, config, tmp_path, monkeypa
         kind.load(tmp_path / "model.pth")
 
 
-@pytest.mark.parametrize("kind, config", KINDS)
+@by_kind
 @pytest.mark.parametrize("weights, count", [("imagenet", None), (None, 0), ("file", 1)])
 def test_a_file_that_holds_all_weights_needs_nothing_else(kind, config, weights, count, tmp_path, monkeypatch):
     """Everything was trained, or the frozen stages are not ImageNet's."""
@@ -58,6 +61,22 @@ def only(path: Path) -> Callable[[str | Path], dict]:
         return read(wanted)
 
     return reading
+
+
+def test_a_file_of_the_other_kind_is_refused_by_name(tmp_path):
+    (this, own), (that, other) = KINDS
+    for kind, config, wrong in ((this, own, that), (that, other, this)):
+        kind.save(kind.create(config(("cat",), weights=None, train_last=0)), tmp_path / "model.pth")
+        with pytest.raises(CheckpointError, match=f"model.pth: is a {kind.FORMAT} file, and {wrong.FORMAT} was wanted"):
+            wrong.load(tmp_path / "model.pth")
+
+
+@by_kind
+def test_a_file_for_other_classes_is_refused_with_both(kind, config, tmp_path):
+    kind.save(kind.create(config(("cat", "dog"), weights=None, train_last=0)), tmp_path / "model.pth")
+    assert kind.load(tmp_path / "model.pth", ["cat", "dog"]).config.class_names == ("cat", "dog")
+    with pytest.raises(CheckpointError, match=r"knows 2 classes \(cat, dog, \.\.\.\), the data has 1 \(cow, \.\.\.\)"):
+        kind.load(tmp_path / "model.pth", ["cow"])
 
 
 def test_a_failed_write_leaves_the_file_before(tmp_path, monkeypatch):

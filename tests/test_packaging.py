@@ -42,7 +42,7 @@ def test_constraints_are_plain_pins_in_order() -> None:
     assert PROJECT["name"] not in PINS
 
 
-@pytest.mark.parametrize("name, requirement", requirements("book", "test", "bench", "dev").items())
+@pytest.mark.parametrize("name, requirement", requirements("book", "cluster", "test", "bench", "dev").items())
 def test_every_requirement_is_pinned_within_its_range(name: str, requirement: Requirement) -> None:
     assert name in PINS, f"{name} is in pyproject.toml but not in constraints.txt"
     assert requirement.specifier.contains(PINS[name]), f"{name}=={PINS[name]} is outside {requirement.specifier}"
@@ -85,7 +85,7 @@ def test_makefile_installs_the_same() -> None:
 def test_hooks_use_the_pinned_tools() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     for hook in hooks:
-        for dependency in hook["additional_dependencies"]:
+        for dependency in hook.get("additional_dependencies", []):
             assert dependency in CONSTRAINTS, f"{hook['id']}: {dependency} differs from constraints.txt"
 
 
@@ -105,11 +105,19 @@ def test_command_exists_and_answers() -> None:
 
 
 def test_every_data_file_ships() -> None:
-    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["dsna_lib"]
-    package = ROOT / "dsna_lib"
-    files = [p.relative_to(package) for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    unshipped = [str(f) for f in files if f.suffix != ".py" and not any(fnmatch(str(f), p) for p in patterns)]
-    assert unshipped == [], "not covered by package-data in pyproject.toml"
+    setuptools = PYPROJECT["tool"]["setuptools"]
+    folders = {
+        name: Path(setuptools["package-dir"].get(name, name.replace(".", "/"))) for name in setuptools["packages"]
+    }
+    patterns = {folders[name]: several for name, several in setuptools["package-data"].items()}
+    for top in ("dsna_lib", "recipes"):
+        for file in (ROOT / top).rglob("*"):
+            folder = file.relative_to(ROOT).parent
+            if file.is_dir() or "__pycache__" in file.parts:
+                continue
+            assert folder in folders.values(), f"{folder} is no package in pyproject.toml"
+            shipped = file.suffix == ".py" or any(fnmatch(file.name, pattern) for pattern in patterns.get(folder, []))
+            assert shipped, f"{file.relative_to(ROOT)} is not covered by package-data in pyproject.toml"
 
 
 def imported(file: Path, inside_functions: bool) -> set[str]:
@@ -129,7 +137,7 @@ def imported(file: Path, inside_functions: bool) -> set[str]:
 
 
 # A plain installation does without the book's tools; what needs one imports it when called, and says what is missing.
-@pytest.mark.parametrize("inside_functions, groups", [(False, ()), (True, ("book",))])
+@pytest.mark.parametrize("inside_functions, groups", [(False, ()), (True, ("book", "cluster"))])
 def test_library_imports_only_what_it_declares(inside_functions: bool, groups: tuple[str, ...]) -> None:
     declared = set(requirements(*groups))
     owners = packages_distributions()

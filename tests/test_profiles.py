@@ -8,10 +8,12 @@ import tiny
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
-from dsna_lib import profiles, tables
+from dsna_lib.book import profiles
+from dsna_lib.book.profiles import ProfileError
+from dsna_lib.config import recipe as recipe_files
+from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import minivoc, voc
-from dsna_lib.profiles import ProfileError
-from dsna_lib.training import TrainingConfig, native_precision
+from dsna_lib.engine.devices import native_precision
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list:
     """Nothing is drawn; what was asked for is noted."""
     asked: list = []
 
-    def load(split: str, **options: int) -> object:
+    def load(split: str, **options: int | None) -> object:
         asked.append((split, options))
         return tiny.pictures(tmp_path / split)
 
@@ -35,8 +37,8 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, shown: bool, bf16: bool = False) -
 def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn: list) -> None:
     with_gpu(monkeypatch, False)
     setup = profiles.attention("cpu", seed=3)
-    assert drawn == [("train", {"train": 400}), ("val", {"train": 400})]
-    assert setup.training == TrainingConfig(**tables.DRAWN_TRAINING, seed=3)
+    assert drawn == [("train", {"root": None, "train": 400}), ("val", {"root": None, "train": 400})]
+    assert setup.training == replace(recipe_files.load("drawn").training, seed=3)
     assert (setup.training.epochs, setup.training.drop_after) == (6, 4)
     assert (setup.training.backbone_rate, setup.training.head_rate, setup.training.scales) == (0.02, 0.2, (1.0, 1.25))
     assert setup.training.precision == native_precision("cpu")
@@ -48,18 +50,18 @@ def test_a_chapter_and_a_table_share_one_training(monkeypatch: pytest.MonkeyPatc
     with_gpu(monkeypatch, False)
     setup = profiles.attention("cpu")
     # What the digest of a run is taken over: who reads the pictures is no part of it.
-    assert setup.training.decisive() == TrainingConfig(**tables.DRAWN_TRAINING | {"workers": 2}).decisive()
+    assert setup.training.identity() == replace(recipe_files.load("drawn").training, workers=2).identity()
 
 
-@pytest.mark.parametrize("bf16, precision, look", [(True, "bf16", "bf16"), (False, "fp16", "no")])
+@pytest.mark.parametrize("bf16, precision, seen", [(True, "bf16", "bf16"), (False, "fp16", "no")])
 def test_colab_takes_the_precision_of_its_gpu(
-    monkeypatch: pytest.MonkeyPatch, drawn: list, bf16: bool, precision: str, look: str
+    monkeypatch: pytest.MonkeyPatch, drawn: list, bf16: bool, precision: str, seen: str
 ) -> None:
     with_gpu(monkeypatch, True, bf16)
     setup = profiles.attention("colab")
-    assert drawn[0] == ("train", {"train": 2000})
+    assert drawn[0] == ("train", {"root": None, "train": 2000})
     assert (setup.training.epochs, setup.training.drop_after) == (12, 10)
-    assert (setup.training.precision, setup.look_precision, setup.device) == (precision, look, "cuda")
+    assert (setup.training.precision, setup.inference_precision, setup.device) == (precision, seen, "cuda")
 
 
 def test_full_is_the_papers_schedule_on_voc(monkeypatch: pytest.MonkeyPatch, drawn: list, tmp_path: Path) -> None:
@@ -135,5 +137,5 @@ def test_stored_tables_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_notebook_shows_the_sentence_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     shell = InteractiveShell()
-    shell.run_cell("from dsna_lib import profiles\nprofiles.choose('gpu', {'cpu': 1, 'full': 2})")
+    shell.run_cell("from dsna_lib.book import profiles\nprofiles.choose('gpu', {'cpu': 1, 'full': 2})")
     assert capsys.readouterr().out.strip() == "ProfileError: unknown profile 'gpu': choose cpu or full"

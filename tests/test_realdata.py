@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from dsna_lib import attention, cams, crf, measure, training
+from dsna_lib import attention, crf, training
 from dsna_lib.annotate import annotate_split, evaluate
 from dsna_lib.attention import ModelConfig
 from dsna_lib.data import Pictures, pictures, read_image, read_mask, voc
-from dsna_lib.measure import Reading
+from dsna_lib.methods import cams
+from dsna_lib.tables import measure
+from dsna_lib.tables.measure import MapProtocol
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data" / "VOCdevkit"
 SIZES = {"train": (665, 1464), "train_aug": (3398, 10582), "val": (500, 1449)}
@@ -84,14 +86,15 @@ def test_from_pictures_to_scores(tmp_path, root, val):
     assert 0 <= evaluate(tmp_path / "refined", few).mean_iou <= 1
 
 
-def test_rivals_on_photographs(val):
+def test_explaining_methods_on_photographs(val):
     """An untrained classifier on a pretrained backbone: its maps mean nothing, but the protocol takes them all."""
     torch.manual_seed(0)
     model = attention.create(ModelConfig(voc.CLASS_NAMES, head="single_stream", dropout=0.0))
     few = pictures.subset(val, 2)
-    found = measure.measure(model, few, [Reading(name) for name in cams.METHODS])
+    measured = measure.measure(model, few, [MapProtocol(name) for name in cams.CAM_METHODS])
     known = [int((read_mask(record.mask) != 255).sum()) for record in few.records]
-    for reading in found.counts:
-        assert found.counts[reading].sum(axis=(1, 2)).tolist() == known
-        assert np.isfinite(found.coverage[reading][:, 2]).all()
-    np.testing.assert_array_equal(found.counts[Reading("cam")], found.counts[Reading("grad_cam")])
+    assert len(measured.counts) == len(cams.CAM_METHODS)
+    for protocol in measured.counts:
+        assert measured.counts[protocol].sum(axis=(1, 2)).tolist() == known
+        assert np.isfinite(measured.coverage[protocol][:, 2]).all()
+    np.testing.assert_array_equal(measured.counts[MapProtocol("cam")], measured.counts[MapProtocol("grad_cam")])

@@ -8,21 +8,30 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "dsna_lib"
 PAGES = sorted((ROOT / "book" / "api").glob("*.md"))
-# The command line explains itself with --help; the packages without code have their modules' pages.
-WITHOUT_PAGE = {"cli", "options", "rivals"}
+WITHOUT_PAGE = "cli"  # the command line explains itself with --help
 
 
-def modules() -> set[str]:
-    """Dotted names of the library's modules, within ``dsna_lib``."""
-    package = ROOT / "dsna_lib"
-    found = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
-    return {name.removesuffix(".__init__") for name in found} - {"__init__"}
+def sources() -> dict[str, Path]:
+    """The library's public modules and packages, at any depth: dotted name within ``dsna_lib`` to file."""
+    files = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
+    named = {tuple(part for part in parts if part != "__init__"): path for parts, path in files.items()}
+    return {
+        ".".join(parts): path
+        for parts, path in named.items()
+        if parts and parts[0] != WITHOUT_PAGE and not any(part.startswith("_") for part in parts)
+    }
+
+
+def test_modules_are_found_at_any_depth():
+    assert {"attention", "data", "data.voc", "data.minivoc", "data.minivoc.files"} <= sources().keys()
+    assert not {"", "cli", "cli.main"} & sources().keys()
 
 
 def test_every_module_is_on_one_page():
     shown = [name for page in PAGES for name in re.findall(r"automodule:: dsna_lib\.(\S+)", page.read_text())]
-    assert sorted(shown) == sorted(modules() - WITHOUT_PAGE)
+    assert sorted(shown) == sorted(sources())
 
 
 def test_every_page_is_in_the_table_of_contents():
@@ -44,7 +53,7 @@ def test_what_is_hidden_are_fields_of_tuples_only():
         for name, hidden in re.findall(
             r"automodule:: dsna_lib\.(\S+)\n   :members:\n   :exclude-members: (.*)\n", page.read_text()
         ):
-            tree = ast.parse((ROOT / "dsna_lib" / f"{name.replace('.', '/')}.py").read_text())
+            tree = ast.parse(sources()[name].read_text())
             fields = {
                 item.target.id
                 for node in ast.walk(tree)

@@ -6,29 +6,26 @@ import json
 import re
 from pathlib import Path
 
+import fill_results
 import pytest
-import scripts
+from pages import claims, costs, evidence, last_run, maps, segmentation, stored
 
-from dsna_lib import ledger, paper, pipelines
+from dsna_lib import paper
+from dsna_lib.book import ledger
+from dsna_lib.tables.segmentation import TITLE
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = sorted((ROOT / "results").glob("*.json"))
 
 
-TOOL = scripts.load("tools/fill_results.py")
-
-
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """The tool over a copy of the results in a folder of its own, and that folder."""
-    tool = scripts.load("tools/fill_results.py")
-    (tmp_path / "results").mkdir()
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+def results(tmp_path, monkeypatch):
+    """A copy of the results without Table III and the times of chapters, in a folder that the tool reads."""
     for path in RESULTS:
         if not path.stem.startswith(("table_III", "chapters")):
-            (tmp_path / "results" / path.name).write_text(path.read_text())
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    return tool, tmp_path / "results"
+            (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(stored, "FOLDER", tmp_path)
+    return tmp_path
 
 
 def segmentation_result(*titles: str) -> dict:
@@ -36,8 +33,8 @@ def segmentation_result(*titles: str) -> dict:
     rows = []
     for step, title in enumerate(titles):
         mean = {"annotation": 30.0 + step, "single": 40.0 + step, "multi": 41.0 + step, "iou": 42.0 + step}
-        one = {"mean": mean, "std": dict.fromkeys(mean), "seeds": [mean]}
-        rows.append({"title": title, "paper": {}, "per_class": {}} | one)
+        scores = {"mean": mean, "std": dict.fromkeys(mean), "seeds": [mean]}
+        rows.append({"title": title, "paper": {}, "per_class": {}} | scores)
     text = next(claim.text for claim in paper.CLAIMS if claim.rows == titles)
     claim = {
         "text": text,
@@ -46,54 +43,54 @@ def segmentation_result(*titles: str) -> dict:
         "interval": [0.5, 1.5],
         "verdict": "holds (one training)",
     }
-    values = {"table": "III", "title": pipelines.TITLES["III"], "columns": list(mean), "rows": rows, "claims": [claim]}
+    values = {"table": "III", "title": TITLE, "columns": list(mean), "rows": rows, "claims": [claim]}
     how = {"pictures": {"mining": 3398, "train": 3398, "val": 500}, "protocol": "annotations of 224 x 224 input"}
     return {"values": values, "provenance": how | {"environment": {}}}
 
 
-@pytest.mark.parametrize("page", TOOL.PAGES)
+@pytest.mark.parametrize("page", fill_results.PAGES)
 def test_pages_state_what_was_measured(page):
     text = (ROOT / page).read_text()
-    assert TOOL.filled(text) == text, f"{page} and results/ differ: run python tools/fill_results.py"
+    assert fill_results.filled(text) == text, f"{page} and results/ differ: run python tools/fill_results.py"
     assert "<!-- result" in text
 
 
 def test_no_page_with_a_marker_is_forgotten():
     pages = [*ROOT.glob("*.md"), *ROOT.glob("book/**/*.md"), *ROOT.glob("dsna_lib/**/*.md")]
     marked = {str(page.relative_to(ROOT)) for page in pages if "<!-- result" in page.read_text()}
-    assert marked == set(TOOL.PAGES)
+    assert marked == set(fill_results.PAGES)
 
 
 def test_what_the_ledger_lists_stands_nowhere_else():
-    listed = [name for _, name, _ in TOOL.BLOCK.findall((ROOT / "book" / "claims.md").read_text())]
+    listed = [name for _, name, _ in fill_results.BLOCK.findall((ROOT / "book" / "claims.md").read_text())]
     assert "claims" in listed
-    others = "".join((ROOT / page).read_text() for page in TOOL.PAGES if page != "book/claims.md")
+    others = "".join((ROOT / page).read_text() for page in fill_results.PAGES if page != "book/claims.md")
     assert [name for name in listed if f"<!-- results: {name} -->" in others] == []
 
 
 @pytest.mark.parametrize("table", ["claims", "claims_again", "relations", "statements", "definitions", "origins"])
 def test_tables_of_words_are_aligned_to_the_left(table):
-    assert set(TOOL.RENDERERS[table]().splitlines()[1].split()) == {"|", "---"}
+    assert set(fill_results.BLOCKS[table]().splitlines()[1].split()) == {"|", "---"}
 
 
 def test_a_changed_number_is_noticed():
     text = (ROOT / "README.md").read_text()
-    row = next(line for line in TOOL.table1().splitlines() if line.startswith("| merged |"))
+    row = next(line for line in maps.table1().splitlines() if line.startswith("| merged |"))
     assert row in text
-    assert TOOL.filled(text.replace(row, row.replace("44.0", "45.0"))) == text
+    assert fill_results.filled(text.replace(row, row.replace("44.0", "45.0"))) == text
 
 
 def test_a_number_within_a_sentence():
     marked = "an IoU of <!-- result: table_I_voc_vgg16 values/rows/merged/mean/iou -->{}<!-- / --> percent"
-    assert TOOL.filled(marked.format("99.9")) == marked.format("35.5")
+    assert fill_results.filled(marked.format("99.9")) == marked.format("35.5")
     count = "<!-- result: table1_vgg16 provenance/trained/data/pictures -->{}<!-- / -->"
-    assert TOOL.filled(count.format(0)) == count.format("3,398")
+    assert fill_results.filled(count.format(0)) == count.format("3,398")
 
 
 @pytest.mark.parametrize("path", ["values/rows/nothing/mean", "values/row/merged"])
 def test_a_path_that_leads_nowhere_is_refused(path):
     with pytest.raises(KeyError):
-        TOOL.number("table_I_voc_vgg16", path)
+        fill_results.number("table_I_voc_vgg16", path)
 
 
 # A number in quotation marks is an example.
@@ -103,7 +100,7 @@ MEASURED = re.compile(r"(?<![\"\d.])\d+\.\d+ (?:%|points|percent|ms|seconds)|IoU
 @pytest.mark.parametrize("page", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("book/*.md")))
 def test_no_measured_number_is_typed(page):
     text = (ROOT / page).read_text()
-    for made in (TOOL.BLOCK, TOOL.NUMBER):
+    for made in (fill_results.BLOCK, fill_results.NUMBER):
         text = made.sub("", text)
     assert MEASURED.findall(text) == [], "put it between markers, see tools/fill_results.py"
 
@@ -120,21 +117,20 @@ def test_results_say_where_they_come_from(path):
 
 
 def test_all_evidence_that_a_statement_names_is_measured_by_something():
-    named = {name for one in ledger.STATEMENTS for name in one.evidence}
-    assert named == set(TOOL.EVIDENCE)
+    named = {name for statement in ledger.load().statements for name in statement.evidence}
+    assert named == set(evidence.EVIDENCE)
 
 
 def test_every_statement_has_its_line_and_its_answer():
-    lines = TOOL.statements().splitlines()[2:]
-    assert len(lines) == len(ledger.STATEMENTS)
-    for line, one in zip(lines, ledger.STATEMENTS, strict=True):
-        assert line.startswith(f"| {one.section} | {one.text} |")
+    lines, statements = claims.statements().splitlines()[2:], ledger.load().statements
+    assert len(lines) == len(statements)
+    for line, statement in zip(lines, statements, strict=True):
+        assert line.startswith(f"| {statement.section} | {statement.text} |")
         assert line.split(" | ")[-1].strip(" |").endswith("."), line
 
 
-def test_every_claim_is_listed_whether_measured_or_not(elsewhere):
-    tool, _ = elsewhere
-    lines = tool.claims().splitlines()[2:]
+def test_every_claim_is_listed_whether_measured_or_not(results):
+    lines = claims.claims().splitlines()[2:]
     assert len(lines) == len(paper.CLAIMS)
     third = [line for line in lines if line.startswith("| III.")]
     assert third
@@ -143,57 +139,151 @@ def test_every_claim_is_listed_whether_measured_or_not(elsewhere):
 
 def test_alike_verdicts_stand_together():
     first = [claim for claim in paper.CLAIMS if claim.table == "I"][:2]
-    assert TOOL._verdicts(first) == ["drawn: holds [I.1, I.2]", "photographs: holds (one training) [I.1, I.2]"]
+    assert claims.verdicts(first) == ["drawn: holds [I.1, I.2]", "photographs: holds (one training) [I.1, I.2]"]
 
 
 def test_photographs_are_not_asked_for_parts():
     (claim,) = [c for c in paper.CLAIMS if c.text.startswith("CAM covers less")]
-    (said,) = TOOL._verdicts([claim])
+    (said,) = claims.verdicts([claim])
     assert said.startswith("drawn: ")
 
 
 @pytest.mark.parametrize(("file", "name"), [("vgg16", ""), ("efficientnet_lite0", "EfficientNet-lite0: ")])
-def test_table_iii_is_picked_up_when_it_is_there(elsewhere, file, name):
-    tool, results = elsewhere
-    assert tool.segmentation("photographs") == "*On photographs: not measured yet.*\n"
-    assert "III.6" in tool.statements()
-    found = segmentation_result("DSNA, expansive", "DSNA, merged")
-    (results / f"table_III_voc_{file}.json").write_text(json.dumps(found))
-    assert "| DSNA, merged | 31.0 | 41.0 | 42.0 | 43.0 |" in tool.segmentation("photographs")
-    assert "3,398 pictures to mine" in tool.segmentation("photographs")
-    (line,) = [line for line in tool.claims().splitlines() if line.startswith("| III.6 |")]
+def test_table_iii_is_picked_up_when_it_is_there(results, file, name):
+    assert segmentation.segmentation("photographs") == "*On photographs: not measured yet.*\n"
+    assert "III.6" in claims.statements()
+    content = segmentation_result("DSNA, expansive", "DSNA, merged")
+    (results / f"table_III_voc_{file}.json").write_text(json.dumps(content))
+    assert "| DSNA, merged | 31.0 | 41.0 | 42.0 | 43.0 |" in segmentation.segmentation("photographs")
+    assert "3,398 pictures to mine" in segmentation.segmentation("photographs")
+    (line,) = [line for line in claims.claims().splitlines() if line.startswith("| III.6 |")]
     assert line.endswith(f"| not measured yet | {name}holds (one training): +1.0 (+0.5 to +1.5) |")
-    (line,) = [line for line in tool.tables_of_the_paper().splitlines() if "| DSNA, merged |" in line]
+    (line,) = [line for line in claims.tables_of_the_paper().splitlines() if "| DSNA, merged |" in line]
     assert line.endswith(f"| 55.4 | not measured yet | {name}43.0 |")
-    assert f"photographs: {name}holds (one training) [III.6]" in tool.statements().replace("Photographs", "photographs")
+    assert f"photographs: {name}holds (one training) [III.6]" in claims.statements().replace(
+        "Photographs", "photographs"
+    )
 
 
-def test_several_networks_are_all_named_and_those_that_agree_together(elsewhere):
-    tool, results = elsewhere
+def test_several_networks_are_all_named_and_those_that_agree_together(results):
     for file in ("vgg16", "efficientnet_lite0"):
-        found = segmentation_result("DSNA, expansive", "DSNA, merged")
-        (results / f"table_III_voc_{file}.json").write_text(json.dumps(found))
-    assert "Photographs: VGG-16 and EfficientNet-lite0: holds (one training) [III.6]" in tool.statements()
-    found["values"]["claims"][0]["verdict"] = "does not hold"
-    (results / "table_III_voc_efficientnet_lite0.json").write_text(json.dumps(found))
-    (line,) = [line for line in tool.claims().splitlines() if line.startswith("| III.6 |")]
+        content = segmentation_result("DSNA, expansive", "DSNA, merged")
+        (results / f"table_III_voc_{file}.json").write_text(json.dumps(content))
+    assert "Photographs: VGG-16 and EfficientNet-lite0: holds (one training) [III.6]" in claims.statements()
+    content["values"]["claims"][0]["verdict"] = "does not hold"
+    (results / "table_III_voc_efficientnet_lite0.json").write_text(json.dumps(content))
+    (line,) = [line for line in claims.claims().splitlines() if line.startswith("| III.6 |")]
     assert "| VGG-16: holds (one training): +1.0 (+0.5 to +1.5); EfficientNet-lite0: does not hold: +1.0" in line
 
 
-def test_better_annotations_and_better_masks(elsewhere):
-    tool, results = elsewhere
-    assert tool.annotations_and_masks() is None
+def test_better_annotations_and_better_masks(results):
+    assert evidence.annotations_and_masks() is None
     titles = ("AE, step 1", "AE, step 2", "AE, step 3")
     (results / "table_III_minivoc.json").write_text(json.dumps(segmentation_result(*titles)))
-    assert tool.annotations_and_masks().endswith("drawn +1.00 over 3 rows")
+    assert evidence.annotations_and_masks().endswith("drawn +1.00 over 3 rows")
+
+
+# --- results that are older than the library
+
+
+@pytest.fixture
+def older(results):
+    """The folder of the copies, none of which says by which recipe it was made."""
+    for path in results.glob("*.json"):
+        content = json.loads(path.read_text())
+        content["provenance"].pop("recipe", None)
+        path.write_text(json.dumps(content))
+    return results
+
+
+def make_anew(folder: Path, name: str) -> None:
+    """Note a recipe in a file of results."""
+    content = json.loads((folder / f"{name}.json").read_text())
+    content["provenance"]["recipe"] = {"seeds": 3}
+    (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def line_below(name: str) -> str:
+    """What stands below a block's own text: one line or none."""
+    line = fill_results.block(name).removeprefix(fill_results.BLOCKS[name]()).strip()
+    assert len(line.splitlines()) <= 1
+    return line
+
+
+def test_numbers_of_an_earlier_version_say_so_until_all_their_files_are_made_anew(older):
+    files = {key: f"table1_{key}" for key in stored.MODELS}
+    where = {key: stored.read(name)["provenance"]["environment"] for key, name in files.items()}
+    line = line_below("table1")
+    assert line.startswith("*Measured with an earlier version of the library (")
+    for environment in where.values():
+        assert f"`{environment['commit']}`" in line
+        assert environment["time"][:10] in line
+    make_anew(older, files["vgg16"])
+    assert f"`{where['vgg16']['commit']}`" not in line_below("table1")
+    assert f"`{where['lite0']['commit']}`" in line_below("table1")
+    make_anew(older, files["lite0"])
+    assert line_below("table1") == ""
+
+
+def test_a_table_by_the_name_of_its_file_says_so_too(older):
+    text = fill_results.block("table_I_minivoc")
+    assert text.count("earlier version of the library") == 1
+    make_anew(older, "table_I_minivoc")
+    assert text.startswith(fill_results.block("table_I_minivoc"))
+    assert "earlier version" not in fill_results.block("table_I_minivoc")
+
+
+@pytest.mark.parametrize(
+    "name", ["cost", "one_pass", "segmentation_speed", "definitions", "figures_of_the_paper", "origins"]
+)
+def test_times_words_and_provenance_need_no_such_line(older, name):
+    assert line_below(name) == ""
+
+
+def test_a_block_over_many_files_has_one_line_for_all(older):
+    where = [stored.read(f"table_{name}_minivoc")["provenance"]["environment"] for name in ("I", "II", "methods")]
+    for place, name in enumerate(("I", "II", "methods")):
+        content = stored.read(f"table_{name}_minivoc")
+        content["provenance"]["environment"] = where[place] | {"commit": f"commit-{name}"}
+        (older / f"table_{name}_minivoc.json").write_text(json.dumps(content))
+    line = line_below("claims")
+    assert all(f"`commit-{name}`" in line for name in ("I", "II", "methods"))
+
+
+def test_a_page_with_a_number_of_an_earlier_version_within_a_sentence_has_the_line():
+    numbers = [(page, file) for page in fill_results.PAGES for _, file, _, _ in in_sentences(page)]
+    assert numbers
+    for page, file in numbers:
+        provenance = stored.read(file)["provenance"]
+        if stored.is_older(file, provenance):
+            lines = [
+                line for line in (ROOT / page).read_text().splitlines() if "earlier version of the library" in line
+            ]
+            assert any(provenance["environment"]["commit"] in line for line in lines), (page, file)
+
+
+def in_sentences(page: str) -> list[tuple[str, ...]]:
+    return fill_results.NUMBER.findall((ROOT / page).read_text())
+
+
+# --- costs
+
+
+def test_modules_of_the_library_go_by_their_last_name(results):
+    titles = [line.split(": ")[1].split(" | ")[0] for line in costs.one_pass().splitlines()[2:]]
+    assert "Grad-CAM, this library" in titles
+    path = results / "one_pass_fp32.json"
+    before, moved = costs.one_pass(), path.read_text().replace("dsna_lib.cams", "dsna_lib.elsewhere.cams")
+    assert moved != path.read_text()
+    path.write_text(moved)
+    assert costs.one_pass() == before
 
 
 # --- the last run
 
 
-def test_the_last_run_is_shown_once_it_was_timed(elsewhere):
-    tool, results = elsewhere
-    assert tool.chapter_times() == tool.machine() == tool.UNTIMED
+def test_the_last_run_is_shown_once_it_was_timed(results):
+    assert last_run.chapter_times() == last_run.machine() == last_run.UNTIMED
     times = {
         "01_labels_without_masks": {"seconds": 9.6, "peak_mib": 780},
         "03_spatial_attention": {"seconds": 30.2, "peak_mib": 1900},
@@ -209,11 +299,11 @@ def test_the_last_run_is_shown_once_it_was_timed(elsewhere):
     how["environment"] = where | {"packages": {"torch": "2.15.0", "pydensecrf2": None}}
     values = {"chapters": times, "seconds": 25.3}
     (results / "chapters.json").write_text(json.dumps({"values": values, "provenance": how}))
-    assert tool.chapter_times().splitlines()[-1] == "| all, two at a time | 25 | 1,900 |"
-    assert "| [01](../notebooks/01_labels_without_masks.ipynb) | 10 | 780 |" in tool.chapter_times()
-    assert "| torch | 2.15.0 |\n| pydensecrf2 | - |\n| papermill | 2.7.0 |" in tool.machine()
+    assert last_run.chapter_times().splitlines()[-1] == "| all, two at a time | 25 | 1,900 |"
+    assert "| [01](../notebooks/01_labels_without_masks.ipynb) | 10 | 780 |" in last_run.chapter_times()
+    assert "| torch | 2.15.0 |\n| pydensecrf2 | - |\n| papermill | 2.7.0 |" in last_run.machine()
 
 
 def test_every_file_of_results_has_its_line():
-    lines = TOOL.origins().splitlines()[2:]
+    lines = last_run.origins().splitlines()[2:]
     assert [line.split("`")[1] for line in lines] == [path.name for path in RESULTS]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from accelerate.commands.launch import launch_command_parser
 
-from dsna_lib import cli
+from dsna_lib.cli.main import parser
+from dsna_lib.config.segmentation import SCALES
+from dsna_lib.config.training import SegmentationTraining
 from dsna_lib.data import voc
-from dsna_lib.segmentation import SCALES, SegmentationTraining
 from dsna_lib.training import TrainingConfig
 
 PAGE = (Path(__file__).resolve().parents[1] / "book" / "running.md").read_text()
@@ -22,8 +23,8 @@ LAUNCHES = re.findall(r"accelerate launch (.*?)-m dsna_lib\.cli ([^'\n]*)", PAGE
 def commands(block: str) -> list[list[str]]:
     """What follows `dsna`, or its module, on each logical line; comments and the rest of a shell's line left out."""
     lines = block.replace("\\\n", " ").splitlines()
-    found = [re.search(r"(?:(?<![\w/.])(?:\.venv/bin/)?dsna|-m dsna_lib\.cli) ([^'\n]*)", line) for line in lines]
-    return [shlex.split(match[1], comments=True) for match in found if match]
+    matches = [re.search(r"(?:(?<![\w/.])(?:\.venv/bin/)?dsna|-m dsna_lib\.cli) ([^'\n]*)", line) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in matches if match]
 
 
 def test_shell_understands_every_block() -> None:
@@ -35,7 +36,7 @@ def test_shell_understands_every_block() -> None:
 
 @pytest.mark.parametrize("words", [words for block in BLOCKS for words in commands(block)], ids=" ".join)
 def test_every_command_exists(words: list[str]) -> None:
-    cli._parser().parse_args(words)
+    parser().parse_args(words)
 
 
 def test_the_launchers_options_exist() -> None:
@@ -47,7 +48,7 @@ def test_the_launchers_options_exist() -> None:
 
 @pytest.mark.parametrize("launcher, command", LAUNCHES)
 def test_batches_divide_over_the_processes(launcher: str, command: str) -> None:
-    options = cli._parser().parse_args(shlex.split(command))
+    options = parser().parse_args(shlex.split(command))
     batch = getattr(options, "batch_size", TrainingConfig().batch_size)
     assert batch % int(re.search(r"--num_processes (\d+)", launcher)[1]) == 0
 

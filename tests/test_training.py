@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -12,16 +11,25 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from accelerate import PartialState
+from torch import Tensor, nn
 
-from dsna_lib import training
+from dsna_lib import backbones, training
+from dsna_lib.attention import AttentionOutput, ModelConfig
+from dsna_lib.data import Pictures
 from dsna_lib.data import pictures as pictures_module
+from dsna_lib.engine.devices import is_main_process, native_precision, wait_for_everyone
+from dsna_lib.engine.errors import RunError, SettingError
+from dsna_lib.engine.files import read_json
 from dsna_lib.training import (
     TrainingConfig,
     TrainingError,
     checkpoints,
-    native_precision,
+    examine,
     read_log,
+    spread,
     train_attention,
+    train_once,
 )
 
 # Eight pictures in batches of two: four steps an epoch, a checkpoint in the middle of each.
@@ -64,8 +72,7 @@ def test_a_run_leaves_its_log_its_configuration_and_one_checkpoint(reference):
     assert [line["rate"] for line in log] == pytest.approx([0.1] * 8 + [0.01] * 4)
     assert all(math.isfinite(line["loss"]) for line in log)
     assert [p.name for p in checkpoints(folder)] == ["checkpoint-0000012"]
-    assert json.loads((folder / "training.json").read_text())["head_rate"] == 0.1
-    assert (folder / "done").read_text() == "12\n"
+    assert read_json(folder / "run.json")["identity"]["training"]["head_rate"] == 0.1
     assert not (folder / "checkpoint.partial").exists()
     assert not tiny.same(state, tiny.model().state_dict())
 
@@ -151,7 +158,7 @@ def test_more_workers_or_checkpoints_may_resume_a_run_but_other_rates_may_not(tm
     folder = tmp_path / "run"
     train_attention(tiny.model(), split, replace(CONFIG, epochs=1), folder)
     train_attention(tiny.model(), split, replace(CONFIG, epochs=1, checkpoint_every=0), folder)
-    with pytest.raises(TrainingError, match="holds a run with head_rate=0.1, not 0.2; use another folder"):
+    with pytest.raises(RunError, match="was made with training.head_rate 0.1, not 0.2; use another folder"):
         train_attention(tiny.model(), split, replace(CONFIG, epochs=1, head_rate=0.2), folder)
 
 
@@ -174,7 +181,6 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, split, reference, monk
         train_attention(model, split, CONFIG, tmp_path / "run")
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["checkpoint-0000004"]
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert not (tmp_path / "run" / "done").exists()
     monkeypatch.undo()
     train_attention(model, split, CONFIG, tmp_path / "run")
     assert tiny.same(model.state_dict(), reference[0])
@@ -182,8 +188,10 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, split, reference, monk
 
 def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path, split):
     """The loss was fine, the update after it was not."""
-    with pytest.raises(TrainingError, match="weights became infinite or NaN by step 1: lower the learning rates"):
-        train_attention(tiny.model(), split, replace(CONFIG, head_rate=math.inf, checkpoint_every=1), tmp_path / "run")
+    huge = replace(CONFIG, head_rate=1e38, weight_decay=1e38, checkpoint_every=1)
+    message = "weights became infinite or NaN by step 1; lower `backbone_rate` and `head_rate`"
+    with pytest.raises(TrainingError, match=message):
+        train_attention(tiny.model(), split, huge, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
 
 
@@ -229,7 +237,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, split, reference, mon
 
 def test_a_folder_that_cannot_be_made(tmp_path, split):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="cannot write .*training.json"):
+    with pytest.raises(OSError, match="cannot write into the folder .*run: Not a directory"):
         train_attention(tiny.model(), split, CONFIG, tmp_path / "file" / "run")
 
 
@@ -238,26 +246,29 @@ def test_out_of_memory_says_what_to_lower(tmp_path, split, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training, "classification_loss", loss)
-    with pytest.raises(TrainingError, match=r"out of memory at step 1: lower batch_size \(2 a process\) or crop"):
+    message = r"out of memory at step 1 \(2 pictures a process\); lower `batch_size` or `crop`, or use `precision` bf16"
+    with pytest.raises(TrainingError, match=message):
         train_attention(tiny.model(), split, CONFIG, tmp_path / "run")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there(tmp_path, split):
-    with pytest.raises(TrainingError, match="device 'cuda' was asked for, but this machine shows no GPU"):
+    with pytest.raises(RunError, match="a GPU was asked for, but this machine shows no GPU; use `device` cpu"):
         train_attention(tiny.model(), split, replace(CONFIG, device="cuda"), tmp_path / "run")
 
 
 def test_batches_that_do_not_fit(tmp_path, split):
-    with pytest.raises(TrainingError, match="8 pictures do not fill one batch of 9; lower batch_size"):
+    with pytest.raises(TrainingError, match="8 pictures do not fill one batch of 9; lower `batch_size`"):
         train_attention(tiny.model(), split, replace(CONFIG, batch_size=9), tmp_path / "run")
 
     class Three:
         num_processes = 3
 
-    for size in (4, 2, 0):
-        with pytest.raises(TrainingError, match=f"a batch of {size} does not divide over 3 processes"):
+    for size in (4, 2):
+        with pytest.raises(TrainingError, match=f"a batch of {size} does not divide over 3 processes; use a multiple"):
             training._loader(split, replace(CONFIG, batch_size=size), Three())
+    with pytest.raises(SettingError, match="batch_size=0 must be at least 1"):
+        replace(CONFIG, batch_size=0)
 
 
 def test_an_unreadable_picture_is_named(tmp_path, split):
@@ -310,11 +321,11 @@ def train_a_share(data: Path, folder: Path, out: Path) -> None:
     model = tiny.model(dropout=0.0)
     rank = int(os.environ["RANK"])
     train_attention(model, tiny.pictures(data / str(rank)), config, folder)
-    assert training.PartialState().num_processes == 2
-    assert training.is_main_process() == (rank == 0)
-    training.wait_for_everyone()
+    assert PartialState().num_processes == 2
+    assert is_main_process() == (rank == 0)
+    wait_for_everyone()
     torch.save(model.state_dict(), out / f"{rank}.pth")
-    training.PartialState().destroy_process_group()
+    PartialState().destroy_process_group()
 
 
 def test_two_gloo_processes_train_what_one_trains(tmp_path, split):
@@ -322,9 +333,9 @@ def test_two_gloo_processes_train_what_one_trains(tmp_path, split):
     assert tiny.in_processes(train_a_share, tmp_path / "data", tmp_path / "two", tmp_path, count=2) == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert tiny.same(first, second)
-    one = tiny.model(dropout=0.0)
-    train_attention(one, split, replace(CONFIG, batch_size=4, checkpoint_every=1, epochs=2), tmp_path / "one")
-    for name, value in one.state_dict().items():
+    alone = tiny.model(dropout=0.0)
+    train_attention(alone, split, replace(CONFIG, batch_size=4, checkpoint_every=1, epochs=2), tmp_path / "one")
+    for name, value in alone.state_dict().items():
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
     logs = [read_log(tmp_path / folder) for folder in ("one", "two")]
     assert [len(log) for log in logs] == [4, 4]
@@ -355,3 +366,129 @@ def test_precision_of_a_gpu(monkeypatch, bf16, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     assert native_precision() == native_precision("cuda") == expected
+
+
+# --- runs
+
+
+@pytest.fixture
+def runs_folder(tmp_path, monkeypatch):
+    """Runs go here, and models have the tiny backbone instead of a real one."""
+    monkeypatch.setenv("DSNA_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(backbones, "create", lambda name, stride, weights: tiny.backbone())
+    return tmp_path / "runs"
+
+
+MODEL = ModelConfig(tiny.NAMES, weights=None)
+
+
+def test_a_run_ends_with_the_report_of_its_own_training(runs_folder, split):
+    model, run = train_once(MODEL, split, CONFIG)
+    assert run.folder.parent == runs_folder / "train"
+    assert run.finished
+    metrics = run.read()["metrics"]
+    assert {"step": 12, "epoch": 2, "loss": read_log(run.folder)[-1]["loss"]}.items() <= metrics.items()
+    assert {"examined": 8, "classes_shown": 3}.items() <= metrics.items()
+    report = examine(model, split)
+    assert report == {name: metrics[name] for name in report}
+
+
+def test_a_collapsed_training_is_named_in_its_run(runs_folder, split, monkeypatch):
+
+    def collapse(model, *_):
+        nn.init.zeros_(model.head.discriminative.weight)
+        model.head.discriminative.bias.data = torch.tensor([0.0, 5.0, 0.0])
+
+    train = training.train_attention
+    monkeypatch.setattr(training, "train_attention", lambda *given: (train(*given), collapse(*given)))
+    metrics = train_once(MODEL, split, CONFIG)[1].read()["metrics"]
+    assert metrics["warnings"] == ["the classifier answers green to all of 8 training pictures, 5 without it"]
+    assert (metrics["examined"], metrics["classes_shown"], metrics["classes_answered"]) == (8, 3, 1)
+
+
+def test_a_run_that_stopped_is_not_finished_and_goes_on(runs_folder, split, monkeypatch):
+    expected = train_once(MODEL, split, CONFIG, runs_folder / "whole")[0].state_dict()
+    poison(monkeypatch, at=5, value=math.nan)
+    with pytest.raises(TrainingError, match="the loss became nan at step 6"):
+        train_once(MODEL, split, CONFIG, runs_folder / "run")
+    assert read_json(runs_folder / "run" / "run.json")["state"] == "running"
+    monkeypatch.setattr(training, "classification_loss", training.attention.classification_loss)
+    model, run = train_once(MODEL, split, CONFIG, runs_folder / "run")
+    assert run.finished
+    assert tiny.same(model.state_dict(), expected)
+    monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained again"))
+    assert tiny.same(train_once(MODEL, split, CONFIG, runs_folder / "run")[0].state_dict(), expected)
+
+
+def test_a_weight_file_of_other_content_makes_another_run(runs_folder, split, tmp_path):
+    config, folders = replace(CONFIG, epochs=1), set()
+    for content in (b"one", b"two"):
+        (tmp_path / "weights.pth").write_bytes(content)
+        folders.add(train_once(replace(MODEL, weights=str(tmp_path / "weights.pth")), split, config)[1].folder)
+    assert len(folders) == 2
+
+
+def test_masks_make_no_other_run(runs_folder, tmp_path):
+    """Nothing reads them."""
+    config = replace(CONFIG, epochs=1)
+    folders = {
+        train_once(MODEL, tiny.pictures(tmp_path / "data", masks=masks), config)[1].folder for masks in (False, True)
+    }
+    assert len(folders) == 1
+
+
+# --- collapsed classifiers
+
+
+class ByHand(nn.Module):
+    """Answers with fixed scores or, without any, with the mean color of a picture."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.tensor(scores))
+
+    def forward(self, pictures: Tensor) -> AttentionOutput:
+        scores = self.scores[None] if len(self.scores) else pictures.mean(dim=(2, 3))
+        return AttentionOutput(scores, None, scores)
+
+
+def labeled(pictures: Pictures, *labels: tuple[int, ...]) -> Pictures:
+    """The first picture again and again, under these labels."""
+    (record, *_) = pictures.records
+    return pictures.with_records([replace(record, labels=several) for several in labels])
+
+
+def test_a_healthy_classifier_is_not_warned_of(split):
+    model = ByHand().train()
+    report = {"examined": 8, "classes_shown": 3, "classes_answered": 3, "warnings": []}
+    assert examine(model, split) == report
+    assert not model.training
+
+
+def test_one_answer_to_everything_is_warned_of(split):
+    (warning,) = examine(ByHand(0.0, 1.0, 0.0), split)["warnings"]
+    assert warning == "the classifier answers green to all of 8 training pictures, 5 without it"
+    assert examine(ByHand(0.0, 1.0, 0.0), split)["classes_answered"] == 1
+
+
+def test_one_answer_may_be_the_right_one(split):
+    green = ByHand(0.0, 1.0, 0.0)
+    assert examine(green, labeled(split, *[(1,)] * 8))["warnings"] == []
+    assert examine(green, labeled(split, *[(0, 1), (1, 2), (1,)] * 3))["warnings"] == []
+    assert examine(green, labeled(split, *[()] * 8))["warnings"] == []  # no picture asks for anything
+    assert examine(green, labeled(split, (0,), *[(1,)] * 11))["warnings"] == []
+    assert examine(green, labeled(split, (0,), (2,), *[(1,)] * 10))["warnings"] != []
+    alone = Pictures(labeled(split, (0,), ()).records, ("red",))
+    assert examine(ByHand(1.0), alone)["warnings"] == []
+
+
+def test_pictures_that_lie_sorted_by_class_are_examined_here_and_there(split):
+    sorted_by_class = labeled(split, *[(0,)] * 4, *[(1,)] * 4, *[(2,)] * 4)
+    report = examine(ByHand(1.0, 0.0, 0.0), sorted_by_class, count=4)
+    assert (report["examined"], report["classes_shown"], len(report["warnings"])) == (4, 3, 1)
+
+
+@pytest.mark.parametrize("total, count, places", [(10, 4, [1, 3, 6, 8]), (3, 32, [0, 1, 2]), (7, 7, [*range(7)])])
+def test_examined_pictures_are_evenly_spread(split, total, count, places):
+    chosen = spread(labeled(split, *[(place,) for place in range(total)]), count)
+    assert [record.labels for record in chosen.records] == [(place,) for place in places]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -18,9 +20,12 @@ from torchvision.models.vgg import cfgs, make_layers
 from dsna_lib.attention import AttentionModel, DecoupledAttention
 from dsna_lib.backbones import Backbone
 from dsna_lib.data import Pictures, Record, write_mask
-from dsna_lib.segmentation import SegmentationModel
+from dsna_lib.segmentation.networks import SegmentationModel
 
 NAMES = ("red", "green", "blue")
+needs_crf = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="pydensecrf2 does not build on Python 3.13 and later"
+)
 
 
 def backbone() -> Backbone:
@@ -80,14 +85,14 @@ def vgg16_file(path: Path) -> Path:
     return path
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether two state dicts are equal to the bit."""
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 # One server imports torch once and hands out fresh processes in milliseconds.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["dsna_lib.annotate", "dsna_lib.crf", "dsna_lib.segmentation"])
+SERVER.set_forkserver_preload(["dsna_lib.annotate", "dsna_lib.crf", "dsna_lib.segmentation.training"])
 
 
 def in_processes(work: Callable[..., None], *arguments: Any, count: int = 1) -> list[int]:

@@ -46,13 +46,13 @@ def without_region(text: str, kind: str, stub: tuple[str, ...] = ()) -> tuple[st
         >>> without_region("def f():\n  # BEGIN SOLUTION\n  return 1\n  # END SOLUTION", "SOLUTION", ("...",))
         ('def f():\n  ...', True)
     """
-    kept, inside, found = [], False, False
+    kept, inside, replaced = [], False, False
     for line in text.split("\n"):
         if f"BEGIN {kind}" in line or f"END {kind}" in line:
             begins = f"BEGIN {kind}" in line
             if begins == inside:
                 raise ExerciseError(f"{line.strip()!r} without its partner")
-            inside, found = begins, True
+            inside, replaced = begins, True
             if begins:
                 indent = line[: len(line) - len(line.lstrip())]
                 kept += [indent + each for each in stub]
@@ -60,7 +60,7 @@ def without_region(text: str, kind: str, stub: tuple[str, ...] = ()) -> tuple[st
             kept.append(line)
     if inside:
         raise ExerciseError(f"'### BEGIN {kind}' without its partner")
-    return "\n".join(kept), found
+    return "\n".join(kept), replaced
 
 
 def student_cell(cell: NotebookNode) -> NotebookNode:
@@ -133,8 +133,8 @@ def stale(exercises: Path = EXERCISES, write: bool = False) -> list[Path]:
         raise ExerciseError(f"{exercises / 'source'} holds no notebook")
     release = exercises / "release"
     wanted = {release / path.name: student_version(path) for path in sources}
-    there = {path: path.read_text(encoding="utf-8") for path in release.glob("*.ipynb")}
-    differing = sorted(path for path in wanted.keys() | there.keys() if wanted.get(path) != there.get(path))
+    present = {path: path.read_text(encoding="utf-8") for path in release.glob("*.ipynb")}
+    differing = sorted(path for path in wanted.keys() | present.keys() if wanted.get(path) != present.get(path))
     if write:
         release.mkdir(exist_ok=True)
         for path in differing:

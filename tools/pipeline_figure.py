@@ -12,7 +12,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from dsna_lib import annotate, attention, figures, maps
+from dsna_lib import annotate, attention, maps
+from dsna_lib.book import figures
 from dsna_lib.data import minivoc, read_image, read_mask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,11 +31,11 @@ def main() -> None:
     pictures = minivoc.load("val")
     pictures = pictures.select(args.pictures or [record.id for record in pictures.records[:2]])
     rows = []
-    for found in maps.compute(attention.load(args.model, pictures.class_names), pictures):
-        record = pictures.records[found.index]
+    for seen in maps.iterate_maps(attention.load(args.model, pictures.class_names), pictures):
+        record = pictures.records[seen.index]
         image, target = read_image(record.image), read_mask(record.mask)
-        annotation = annotate.pseudo_annotation(found.maps["merged"], found.features, record.labels, found.size).numpy()
-        heats = [figures.heat(image, found.maps[kind][record.labels[0]].numpy()) for kind in maps.KINDS]
+        annotation = annotate.pseudo_annotation(seen.maps["merged"], seen.features, record.labels, seen.size).numpy()
+        heats = [figures.heat(image, seen.maps[kind][record.labels[0]].numpy()) for kind in maps.MAP_KINDS]
         rows.append([image, *heats, figures.overlay(image, annotation), figures.overlay(image, target)])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figures.panel(rows, TITLES).savefig(args.out, dpi=110)

@@ -15,8 +15,9 @@ from typing import Any
 
 import nbformat
 
-from dsna_lib import runs
-from dsna_lib.chapters import NOTEBOOKS, ROOT
+from dsna_lib.book.chapters import NOTEBOOKS, ROOT
+from dsna_lib.engine import runs
+from dsna_lib.engine.provenance import write_result
 
 TOOLS = ("jupyter-book", "Sphinx", "myst-nb", "jupyterlab", "papermill", "nbclient", "matplotlib", "pandas", "scipy")
 
@@ -75,7 +76,7 @@ def main(folder: Path = ROOT / "_build" / "source" / "notebooks") -> None:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "tools": {name: importlib.metadata.version(name) for name in TOOLS},
     }
-    print(runs.write_result("chapters", read_times(folder), provenance, ROOT / "results"))
+    print(write_result("chapters", read_times(folder), provenance, ROOT / "results"))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,9 @@
-"""Pictures with image labels, and sometimes masks: what every data set here is made of.
-
-Reading is strict about content and lenient about form: grey, palette, 16-bit, CMYK and transparent
-pictures become 8-bit RGB, the camera's rotation is applied, and a file that cannot be decoded whole is
-an error that names it. Masks are palette PNGs of class indices: 0 background, 1..C classes, 255 void.
-"""
+"""Pictures with image labels, and sometimes masks: what every data set here is made of."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,37 +15,33 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from dsna_lib.engine.errors import DsnaError
+from dsna_lib.engine.files import write_atomically
+
 VOID = 255
 
 
-class PictureError(ValueError):
+class DataError(DsnaError, ValueError):
+    """A data set that cannot be used; the message names the file or folder, and the rows of a table."""
+
+
+class PictureError(DsnaError, ValueError):
     """A picture or mask that cannot be used; the message names the file and says why."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One picture on disk.
+    """One picture on disk."""
 
-    Attributes:
-        id: name of the picture without folder and suffix.
-        image: the picture's file.
-        labels: 0-based indices of the classes present, sorted, without background.
-        mask: the ground-truth mask's file, if there is one. Training never reads it.
-        part: the telling parts' mask (embedded data only).
-    """
-
-    id: str
-    image: Path
-    labels: tuple[int, ...]
-    mask: Path | None = None
-    part: Path | None = None
+    id: str  #: name of the picture without folder and suffix
+    image: Path  #: the picture's file
+    labels: tuple[int, ...]  #: 0-based indices of the classes present, sorted, without background
+    mask: Path | None = None  #: the ground-truth mask's file, if there is one; training never reads it
+    part: Path | None = None  #: the telling parts' mask (embedded data only)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read any picture as 8-bit RGB, upright.
-
-    Returns:
-        ``(H, W, 3)`` uint8.
+    """Read any picture (grey, palette, 16-bit, CMYK, transparent) as 8-bit RGB ``(H, W, 3)`` uint8, upright.
 
     Raises:
         PictureError: the file is missing, truncated, too large or no picture.
@@ -60,23 +50,30 @@ def read_image(path: str | Path) -> np.ndarray:
         >>> read_image("cat.jpg").shape  # doctest: +SKIP
         (300, 451, 3)
     """
+    with _opened(path, "picture") as file:
+        file.load()
+        image: Image.Image = ImageOps.exif_transpose(file)
+        if image.mode.startswith(("I;16", "I", "F")):
+            return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
+    """An open picture or mask; what goes wrong with it, there or later, is one sentence that names the file."""
     try:
         with Image.open(path) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I;16", "I", "F")):
-                return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.array(image.convert("RGB"))
+            yield image
     except FileNotFoundError:
-        raise PictureError(f"{path}: no such picture") from None
+        raise PictureError(f"{path}: no such {kind}") from None
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS  # Pillow warns at half of it
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow warns at half of it
         raise PictureError(f"{path}: over {limit / 1e6:.0f} megapixels; scale it down first") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise PictureError(f"{path}: cannot be read as a picture ({error}); is it truncated?") from error
+        raise PictureError(f"{path}: cannot be read as a {kind} ({error}); is it truncated?") from error
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:
@@ -88,118 +85,70 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
 
 
 def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a mask of class indices.
+    """Read a mask of class indices ``(H, W)`` uint8: 0 background, 1..C classes, 255 void.
 
     Args:
         path: a palette or grey PNG.
         size: the ``(height, width)`` it must have, usually its picture's.
 
-    Returns:
-        ``(H, W)`` uint8: 0 background, 1..C classes, 255 void.
-
     Raises:
         PictureError: missing, not single-channel, or of another size.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise PictureError(f"{path}: a mask holds class indices (palette or grey), this one is {image.mode}")
-            mask = np.array(image.convert("L") if image.mode == "1" else image)
-    except FileNotFoundError:
-        raise PictureError(f"{path}: no such mask") from None
-    except (OSError, SyntaxError) as error:
-        raise PictureError(f"{path}: cannot be read as a mask ({error})") from error
+    with _opened(path, "mask") as image:
+        mode, mask = image.mode, np.array(image.convert("L") if image.mode == "1" else image)
+    if mode not in ("P", "L", "1"):
+        raise PictureError(f"{path}: a mask holds class indices (palette or grey), this one is {mode}")
     if size is not None and mask.shape != tuple(size):
-        found, wanted = (f"{w} x {h}" for h, w in (mask.shape, size))
-        raise PictureError(f"{path}: the mask is {found}, its picture {wanted} (width x height)")
+        its, wanted = (f"{w} x {h}" for h, w in (mask.shape, size))
+        raise PictureError(f"{path}: the mask is {its}, its picture {wanted} (width x height)")
     return mask
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
-    """Write a mask as a palette PNG in VOC's colors, atomically: a killed run leaves no half file.
-
-    Args:
-        path: where to; the folder is made if needed.
-        mask: ``(H, W)`` uint8 class indices.
-    """
+    """Write a mask ``(H, W)`` of class indices as a palette PNG in VOC's colors, atomically, with its folder."""
     image = Image.fromarray(np.asarray(mask, dtype=np.uint8))
     image.putpalette(palette().ravel().tolist())
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
 
-def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
-    """Call `write` with an open binary file, then move it to `path` in one step.
-
-    Raises:
-        OSError: unwritable folder or full disk; the message names `path`, and no half file stays.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
 def palette() -> np.ndarray:
-    """The VOC devkit's color map: ``(256, 3)`` uint8, entry 255 is void's cream white.
-
-    The bits of the index are spread over the three channels, three at a time, from the highest bit down.
-    """
-    index = np.arange(256)
-    colors = np.zeros((256, 3), np.uint8)
-    for shift in range(8):
-        for channel in range(3):
-            bit = (index >> (3 * shift + channel)) & 1 if 3 * shift + channel < 8 else 0
-            colors[:, channel] |= np.asarray(bit << (7 - shift), np.uint8)
-    return colors
+    """The VOC devkit's color map: ``(256, 3)`` uint8, entry 255 is void's cream white."""
+    # Bits 0, 3 and 6 of an index are the highest bits of its red, bits 1, 4 and 7 of its green, 2 and 5 of its blue.
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    by_channel = np.pad(bits, ((0, 0), (0, 1))).reshape(256, 3, 3)
+    return np.array([128, 64, 32], np.uint8) @ by_channel
 
 
+@dataclass(eq=False, repr=False)
 class Pictures(Dataset):
     """Pictures with their image labels, ready for a data loader.
 
-    Items are dicts: ``index`` (int), ``id`` (str), ``image`` (tv_tensors.Image, uint8, ``(3, H, W)``, or what
-    `transform` makes of it), ``labels`` (float32 ``(C,)``, 1 where the class is present) and, only with
-    ``masks=True``, ``mask`` (tv_tensors.Mask, uint8, ``(H, W)``).
+    Items are dicts: ``index``, ``id``, ``image`` (tv_tensors.Image, ``(3, H, W)`` uint8, or what `transform` makes of
+    it), ``labels`` (``(C,)`` float32, multi-hot) and, only with `masks`, ``mask`` (tv_tensors.Mask, ``(H, W)`` uint8).
 
     Args:
         records: the pictures.
         class_names: names of the C classes, without background.
         transform: called with the item's image (and mask, if asked for) jointly.
         masks: read the ground truth too. Off by default: training uses image labels alone.
-        seed: base of the transform's randomness. Each item is transformed under its own random state,
-            drawn from (seed, epoch, index), so that neither the number of workers nor a resumed run
-            changes what a picture looks like in a given epoch.
+        seed: of the transforms. Each item has a random state of its own, drawn from (seed, epoch, index): neither the
+            number of workers nor a resumed run changes what it looks like.
+        keep: hold what was read in memory; for small pictures.
 
     Example:
-        >>> pictures = minivoc.load("train")  # doctest: +SKIP
-        >>> pictures[0]["image"].shape        # doctest: +SKIP
+        >>> minivoc.load("train")[0]["image"].shape  # doctest: +SKIP
         torch.Size([3, 224, 168])
     """
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        class_names: Sequence[str],
-        transform: Callable[..., Any] | None = None,
-        masks: bool = False,
-        seed: int = 0,
-        keep: bool = False,
-    ) -> None:
-        self.records = list(records)
-        self.class_names = tuple(class_names)
-        self.transform = transform
-        self.masks = masks
-        self.seed = seed
-        self.keep = keep
+    records: list[Record]
+    class_names: tuple[str, ...]
+    transform: Callable[..., Any] | None = None
+    masks: bool = False
+    seed: int = 0
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        self.records, self.class_names = list(self.records), tuple(self.class_names)
         # Shared memory, so that workers which live for several epochs see the change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -220,23 +169,18 @@ class Pictures(Dataset):
 
     def with_transform(self, transform: Callable[..., Any] | None, seed: int = 0, masks: bool = False) -> Pictures:
         """The same pictures under another transform."""
-        return Pictures(self.records, self.class_names, transform, masks, seed, self.keep)
-
-    def select(self, ids: Sequence[str]) -> Pictures:
-        """The pictures of these ids, in this order.
-
-        Raises:
-            KeyError: an id that is not here.
-        """
-        by_id = {record.id: record for record in self.records}
-        missing = [i for i in ids if i not in by_id]
-        if missing:
-            raise KeyError(f"no picture {missing[0]!r} in {self!r}")
-        return self.with_records([by_id[i] for i in ids])
+        return replace(self, transform=transform, seed=seed, masks=masks)
 
     def with_records(self, records: Sequence[Record]) -> Pictures:
         """Other records, such as the same ones with other masks, under the same settings."""
-        return Pictures(records, self.class_names, self.transform, self.masks, self.seed, self.keep)
+        return replace(self, records=list(records))
+
+    def select(self, ids: Sequence[str]) -> Pictures:
+        """The pictures of these ids, in this order; a KeyError names one that is not here."""
+        by_id = {record.id: record for record in self.records}
+        if missing := [i for i in ids if i not in by_id]:
+            raise KeyError(f"no picture {missing[0]!r} in {self!r}")
+        return self.with_records([by_id[i] for i in ids])
 
     def targets(self) -> torch.Tensor:
         """All image labels at once: ``(N, C)`` float32, multi-hot."""
@@ -249,28 +193,28 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        pixels = _kept(record.image) if self.keep else read_image(record.image)
+        if self.keep and record.image.is_file():
+            pixels = _kept(record.image, record.image.stat().st_mtime_ns)
+        else:
+            pixels = read_image(record.image)
         inputs = [tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))]
         if self.masks:
             if record.mask is None:
                 raise PictureError(f"{record.image}: has no mask, and one was asked for")
             inputs.append(tv_tensors.Mask(torch.from_numpy(read_mask(record.mask, pixels.shape[:2]))))
         if self.transform is not None:
-            inputs = self._transformed(index, inputs)
+            state = np.random.SeedSequence([self.seed, int(self._epoch[0]), index]).generate_state(1)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(state[0]))
+                transformed = self.transform(*inputs)
+            inputs = list(transformed) if isinstance(transformed, tuple | list) else [transformed]
         item = {"index": index, "id": record.id, "image": inputs[0], "labels": self._multi_hot(record)}
         return item | ({"mask": inputs[1]} if self.masks else {})
-
-    def _transformed(self, index: int, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        state = np.random.SeedSequence([self.seed, int(self._epoch[0]), index]).generate_state(1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(state[0]))
-            out = self.transform(*inputs)
-        return list(out) if isinstance(out, tuple | list) else [out]
 
 
 def subset(pictures: Pictures, limit: int | None) -> Pictures:
     """The first `limit` pictures (all where it is None), for quick looks; say so beside any number."""
-    return pictures if limit is None else pictures.select([r.id for r in pictures.records[:limit]])
+    return pictures if limit is None else pictures.with_records(pictures.records[:limit])
 
 
 def without_masks(pictures: Pictures) -> Pictures:
@@ -279,5 +223,5 @@ def without_masks(pictures: Pictures) -> Pictures:
 
 
 @lru_cache(maxsize=1000)
-def _kept(path: Path) -> np.ndarray:
+def _kept(path: Path, changed: int) -> np.ndarray:
     return read_image(path)

@@ -1,7 +1,7 @@
-"""Joint picture-and-mask transforms on torchvision's v2 API.
+"""Joint picture-and-mask transforms on torchvision's v2 API: of (image) or (image, mask).
 
-Pictures are resampled bilinearly with antialiasing, masks only ever nearest: the v2 transforms see the
-tv_tensors types and do so by themselves. Padding of a mask is 255 (void), so that it is never learned from.
+Pictures are resampled bilinearly with antialiasing and become floats in 0..1, masks only ever nearest: the v2
+transforms see the tv_tensors types and do so by themselves. Padding of a mask is 255 (void): it is never learned from.
 """
 
 from __future__ import annotations
@@ -41,57 +41,30 @@ class RandomRescale(torch.nn.Module):
         return [functional.resize(x, size, antialias=True) for x in inputs]
 
 
+def _composed(*steps: torch.nn.Module) -> v2.Compose:
+    to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
+    return v2.Compose([v2.ToImage(), *steps, to_float])  # a plain tensor is a picture, too
+
+
 def train(crop: int = 224, scales: tuple[float, float] = (1.0, 1.5)) -> v2.Compose:
-    """Random rescale, random crop, random flip; pictures become floats in 0..1.
+    """Random rescale, random crop, random flip.
 
     Args:
         crop: side of the square crop in pixels.
         scales: range of the shorter side, in multiples of `crop`; below 1 the picture is padded.
-
-    Returns:
-        A transform of (image) or (image, mask).
     """
-    return v2.Compose(
-        [
-            v2.ToImage(),  # a plain tensor is a picture, too
-            RandomRescale(crop, scales),
-            v2.RandomCrop(crop, pad_if_needed=True, fill=FILL),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-        ]
-    )
+    cut = v2.RandomCrop(crop, pad_if_needed=True, fill=FILL)
+    return _composed(RandomRescale(crop, scales), cut, v2.RandomHorizontalFlip())
 
 
 def whole(size: int) -> v2.Compose:
-    """The whole picture squeezed into a square, and a random flip; pictures become floats in 0..1.
-
-    Args:
-        size: side of the square in pixels.
-
-    Returns:
-        A transform of (image) or (image, mask).
-    """
-    return v2.Compose(
-        [
-            v2.ToImage(),  # a plain tensor is a picture, too
-            v2.Resize([size, size], antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-        ]
-    )
+    """The whole picture squeezed into a square of `size` pixels, and a random flip."""
+    return _composed(v2.Resize([size, size], antialias=True), v2.RandomHorizontalFlip())
 
 
 def inference(size: int | Sequence[int] = 224) -> v2.Compose:
-    """Resize the whole picture to a fixed size (a square distorts it, as networks trained at 224 expect).
+    """Resize the whole picture to a side or (height, width) in pixels.
 
-    Args:
-        size: side in pixels, or (height, width).
+    A square distorts it, as networks trained at 224 expect.
     """
-    size = [size, size] if isinstance(size, int) else list(size)
-    return v2.Compose(
-        [
-            v2.ToImage(),  # a plain tensor is a picture, too
-            v2.Resize(size, antialias=True),
-            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-        ]
-    )
+    return _composed(v2.Resize([size, size] if isinstance(size, int) else list(size), antialias=True))

@@ -4,19 +4,18 @@ Image labels come from ``Annotations/*.xml`` or, where that folder is absent, fr
 (``{id: [class names]}``). They are never derived from masks: a weakly supervised result whose labels were
 read off the ground truth would have to say so.
 
-Sources: Everingham et al., IJCV 2010 (VOC); Hariharan et al., ICCV 2011 (SBD, whose masks make up
-``SegmentationClassAug`` and the split ``train_aug`` of 10,582 pictures).
+Sources: Everingham et al., IJCV 2010 (VOC); Hariharan et al., ICCV 2011 (SBD: ``SegmentationClassAug``, ``train_aug``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dsna_lib.data.pictures import Pictures, Record
+from dsna_lib.data.pictures import DataError, Pictures, Record
+from dsna_lib.engine.fields import nearest
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -26,11 +25,7 @@ SPLIT_SIZES = {"train": 1464, "val": 1449, "train_aug": 10582}
 
 
 def find_root(root: str | Path) -> Path:
-    """The folder that holds ``JPEGImages``: `root` itself, or VOC2012 or VOCdevkit/VOC2012 under it.
-
-    Raises:
-        FileNotFoundError: none of them does; the message lists where it looked.
-    """
+    """The folder with ``JPEGImages``: `root`, or VOC2012 or VOCdevkit/VOC2012 under it, else a FileNotFoundError."""
     places = [Path(root) / inner for inner in ("", "VOC2012", "VOCdevkit/VOC2012")]
     for place in places:
         if (place / "JPEGImages").is_dir():
@@ -40,32 +35,17 @@ def find_root(root: str | Path) -> Path:
 
 
 def class_indices(names: Iterable[str], class_names: tuple[str, ...], where: str) -> tuple[int, ...]:
-    """Sorted 0-based indices of class names.
-
-    Args:
-        names: class names.
-        class_names: the known classes.
-        where: what to name in the error.
-
-    Raises:
-        ValueError: an unknown name; the message suggests a close one.
-    """
-    indices = set()
+    """Sorted 0-based indices of class names; a DataError about `where` suggests one close to an unknown name."""
+    names = list(names)
     for name in names:
         if name not in class_names:
-            close = get_close_matches(name, class_names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; the classes are {', '.join(class_names)}"
-            raise ValueError(f"{where}: unknown class {name!r}{hint}")
-        indices.add(class_names.index(name))
-    return tuple(sorted(indices))
+            hint = nearest(name, class_names) or f"; the classes are {', '.join(class_names)}"
+            raise DataError(f"{where}: unknown class {name!r}{hint}")
+    return tuple(sorted({class_names.index(name) for name in names}))
 
 
 def split_ids(root: Path, split: str) -> list[str]:
-    """The picture ids of a split, in the file's order.
-
-    Raises:
-        FileNotFoundError: no such split; the message lists those there are.
-    """
+    """The picture ids of a split, in the file's order; a FileNotFoundError lists the splits that there are."""
     folder = root / "ImageSets" / "Segmentation"
     path = folder / f"{split}.txt"
     if not path.is_file():
@@ -74,45 +54,40 @@ def split_ids(root: Path, split: str) -> list[str]:
     return path.read_text().split()
 
 
-def _label_reader(root: Path) -> Callable[[str], list[str]]:
-    """A function from id to class names, from XML annotations or from image_labels.json."""
+def _label_reader(root: Path) -> Callable[[str], list[str] | None]:
+    """A function from id to class names, None where they are missing, from XML annotations or image_labels.json."""
     annotations, table = root / "Annotations", root / "image_labels.json"
     if annotations.is_dir():
         return lambda i: _names_in(annotations / f"{i}.xml")
-    if table.is_file():
-        try:
-            names = json.loads(table.read_text())
-        except ValueError as error:
-            raise ValueError(f"{table}: is no JSON, or a truncated file ({error})") from None
-        return lambda i: names[i]
-    raise FileNotFoundError(
-        f"{root}: no image labels: neither Annotations/*.xml nor image_labels.json (they are never read off masks)"
-    )
+    if not table.is_file():
+        why = "neither Annotations/*.xml nor image_labels.json (they are never read off masks)"
+        raise FileNotFoundError(f"{root}: no image labels: {why}")
+    try:
+        return json.loads(table.read_text()).get
+    except ValueError as error:
+        raise DataError(f"{table}: is no JSON, or a truncated file ({error})") from None
 
 
-def _names_in(annotation: Path) -> list[str]:
+def _names_in(annotation: Path) -> list[str] | None:
     try:
         return [o.findtext("name", "") for o in ElementTree.parse(annotation).iter("object")]
+    except FileNotFoundError:
+        return None
     except ElementTree.ParseError as error:
-        raise ValueError(f"{annotation}: is no XML, or a truncated file ({error})") from None
+        raise DataError(f"{annotation}: is no XML, or a truncated file ({error})") from None
 
 
 def load(root: str | Path, split: str) -> Pictures:
-    """A split of VOC, or of any data set in its layout.
+    """A split of VOC, or of any data set in its layout, in the split's order.
 
     Args:
-        root: ``VOCdevkit``, ``VOCdevkit/VOC2012`` or their parent. A file ``class_names.json`` in it
-            replaces the 20 VOC classes (the embedded data set has one).
-        split: ``train``, ``train_aug``, ``val``, ``test`` or any other list in ``ImageSets/Segmentation``.
-
-    Returns:
-        The pictures, in the split's order. A picture's mask comes from ``SegmentationClass``, else from
-        ``SegmentationClassAug``; there may be none (as for ``test``).
+        root: see :func:`find_root`. A file ``class_names.json`` there replaces the 20 VOC classes.
+        split: ``train``, ``train_aug``, ``val``, ``test`` or any other list in ``ImageSets/Segmentation``. Masks come
+            from ``SegmentationClass``, else from ``SegmentationClassAug``; there may be none.
 
     Raises:
         FileNotFoundError: layout, split or labels missing.
-        ValueError: labels missing for a picture, or of an unknown class. An empty list of labels is taken as it is;
-            annotating such a picture reports it and goes on.
+        DataError: labels missing for a picture (an empty list of them is taken as it is), or of an unknown class.
 
     Example:
         >>> load("VOCdevkit", "val").num_classes  # doctest: +SKIP
@@ -124,56 +99,39 @@ def load(root: str | Path, split: str) -> Pictures:
     names_of = _label_reader(root)
     records = []
     for i in split_ids(root, split):
-        try:
-            names = names_of(i)
-        except (KeyError, FileNotFoundError):
-            if split != "test":
-                raise ValueError(f"{root}: picture {i} of split {split} has no image labels") from None
-            names = []  # the test set's labels are not public
-        labels = class_indices(names, class_names, where=f"{root}, picture {i}")
-        records.append(
-            Record(i, _image(root, i), labels, _mask(root, i), _existing(root / f"SegmentationPart/{i}.png"))
-        )
+        names = names_of(i)
+        if names is None and split != "test":  # whose labels are not public
+            raise DataError(f"{root}: picture {i} of split {split} has no image labels")
+        records.append(_record(root, i, class_indices(names or (), class_names, where=f"{root}, picture {i}")))
     return Pictures(records, class_names)
 
 
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+def _record(root: Path, i: str, labels: tuple[int, ...] = ()) -> Record:
+    """A picture with the files that are there."""
 
+    def first(*names: str) -> Path | None:
+        return next((root / name for name in names if (root / name).is_file()), None)
 
-def _image(root: Path, i: str) -> Path:
-    jpeg = root / "JPEGImages" / f"{i}.jpg"
-    return _existing(jpeg.with_suffix(".png")) or jpeg
-
-
-def _mask(root: Path, i: str) -> Path | None:
-    return _existing(root / f"SegmentationClass/{i}.png") or _existing(root / f"SegmentationClassAug/{i}.png")
+    image = first(f"JPEGImages/{i}.png") or root / f"JPEGImages/{i}.jpg"
+    mask = first(f"SegmentationClass/{i}.png", f"SegmentationClassAug/{i}.png")
+    return Record(i, image, labels, mask, first(f"SegmentationPart/{i}.png"))
 
 
 def check(root: str | Path) -> dict[str, dict[str, int]]:
-    """Count what a VOC folder holds.
+    """For each split of a VOC folder: ``listed`` ids, and ``pictures``, ``masks`` and ``labels`` that are there.
 
-    Returns:
-        For each split: ``listed`` ids, ``pictures``, ``masks`` and ``labels`` found, and ``expected`` (the
-        full VOC's count; 0 where the split is none of VOC's).
+    Beside them ``expected``, the full VOC's count; 0 where the split is none of VOC's.
     """
     root = find_root(root)
     names_of = _label_reader(root)
     report = {}
     for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
-        ids = split_ids(root, path.stem)
+        records = [_record(root, i) for i in split_ids(root, path.stem)]
         report[path.stem] = {
-            "listed": len(ids),
-            "pictures": sum(_image(root, i).is_file() for i in ids),
-            "masks": sum(_mask(root, i) is not None for i in ids),
-            "labels": sum(_has_labels(names_of, i) for i in ids),
+            "listed": len(records),
+            "pictures": sum(record.image.is_file() for record in records),
+            "masks": sum(record.mask is not None for record in records),
+            "labels": sum(bool(names_of(record.id)) for record in records),
             "expected": SPLIT_SIZES.get(path.stem, 0),
         }
     return report
-
-
-def _has_labels(names_of: Callable[[str], list[str]], i: str) -> bool:
-    try:
-        return bool(names_of(i))
-    except (KeyError, FileNotFoundError):
-        return False

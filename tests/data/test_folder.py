@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from dsna_lib.data import folder, voc
-from dsna_lib.data.folder import FolderError
-from dsna_lib.data.pictures import PictureError, write_mask
+from dsna_lib.data.pictures import DataError, PictureError, write_mask
 
 FILES = ("beach.jpg", "garden/cat.png", "street.jpg")
 
@@ -53,6 +52,7 @@ def test_a_plain_table(root):
         " File , Labels \n\nbeach.jpg ,  person ; dog ; dog ;\n\n",
         'labels,file\n"dog,person",beach.jpg\n',
         "file,labels,note\nbeach.jpg,dog;person,nice,\n",
+        'file;"labels";notes, if any, on it\nbeach.jpg;dog,person;nice\n',
         'file,labels\nbeach.jpg, "person,dog"',
     ],
 )
@@ -78,7 +78,7 @@ def test_given_classes_keep_their_order(root):
 
 @pytest.mark.parametrize("bad", ["dog", [], ["dog", "dog"]])
 def test_class_names_must_be_a_list_of_different_names(root, bad):
-    with pytest.raises(ValueError, match="class_names must be a list"):
+    with pytest.raises(ValueError, match="`class_names` must be a list"):
         folder.load(write(root, "file,labels\nbeach.jpg,dog\n"), class_names=bad)
 
 
@@ -87,12 +87,12 @@ def test_splits_share_their_classes(root):
     assert [r.id for r in folder.load(root, split="train").records] == ["beach", "street"]
     assert [r.id for r in folder.load(root, split="val").records] == ["cat"]
     assert folder.load(root, split="val").class_names == folder.load(root).class_names == ("car", "cat", "zebra")
-    with pytest.raises(FolderError, match="no row has split 'test'; there is train, val"):
+    with pytest.raises(DataError, match="no row has split 'test'; there is train, val"):
         folder.load(root, split="test")
 
 
 def test_a_split_without_the_column(root):
-    with pytest.raises(FolderError, match="no column `split`, so there is no split 'train'"):
+    with pytest.raises(DataError, match="no column `split`, so there is no split 'train'"):
         folder.load(write(root, "file,labels\nbeach.jpg,dog\n"), split="train")
 
 
@@ -132,41 +132,41 @@ def test_masks_are_found_and_checked_when_read(root):
     ],
 )
 def test_what_is_wrong_is_named(root, text, message):
-    with pytest.raises(FolderError, match=message) as error:
+    with pytest.raises(DataError, match=message) as error:
         folder.load(write(root, text))
     assert str(root / "labels.csv") in str(error.value)
 
 
 def test_two_pictures_of_one_name_would_share_a_mask(root):
     Image.new("RGB", (6, 4)).save(root / "cat.jpg")
-    with pytest.raises(FolderError, match=r"row 3 \(cat.jpg\) has the same name without suffix as row 2"):
+    with pytest.raises(DataError, match=r"row 3 \(cat.jpg\) has the same name without suffix as row 2"):
         folder.load(write(root, "file,labels\ngarden/cat.png,cat\ncat.jpg,cat\n"))
 
 
 def test_a_missing_table_is_named(root):
-    with pytest.raises(FolderError, match=r"labels.csv: no such file"):
+    with pytest.raises(DataError, match=r"labels.csv: no such file"):
         folder.load(root)
-    with pytest.raises(FolderError, match=r"labels.csv: no such file"):
+    with pytest.raises(DataError, match=r"labels.csv: no such file"):
         folder.load(root / "beach.jpg")
 
 
 def test_another_encoding_is_said(root):
-    with pytest.raises(FolderError, match="byte 21 is not UTF-8; save the table as `CSV UTF-8`"):
+    with pytest.raises(DataError, match="byte 21 is not UTF-8; save the table as `CSV UTF-8`"):
         folder.load(write(root, "file,labels\nbeach.jpgé,dog\n", encoding="latin-1"))
 
 
 def test_a_cell_beyond_reason_is_no_table(root):
-    with pytest.raises(FolderError, match=r"labels.csv: row 3 cannot be read \(field larger"):
+    with pytest.raises(DataError, match=r"labels.csv: row 3 cannot be read \(field larger"):
         folder.load(write(root, f"file,labels\nbeach.jpg,dog\nstreet.jpg,{'x' * 200_000}\n"))
 
 
 def test_an_unknown_class_gets_a_suggestion_and_the_known_names(root):
     write(root, "file,labels\nbeach.jpg,Dog\nstreet.jpg,car;xylophone\n")
-    with pytest.raises(FolderError) as error:
+    with pytest.raises(DataError) as error:
         folder.load(root, class_names=("car", "dog"))
     message = str(error.value)
     assert "labels.csv: 2 problems" in message
-    assert "row 2 (beach.jpg): unknown class 'Dog', did you mean 'dog'?" in message
+    assert "row 2 (beach.jpg): unknown class 'Dog'; did you mean 'dog'?" in message
     assert "row 3 (street.jpg): unknown class 'xylophone'\n" in message
     assert message.endswith("The classes are car, dog.")
 
@@ -174,7 +174,7 @@ def test_an_unknown_class_gets_a_suggestion_and_the_known_names(root):
 def test_all_problems_are_counted_and_five_shown_in_order(root):
     rows = [f"gone{i}.jpg,dog" for i in range(6)] + ["beach.jpg,"]
     rows.insert(1, "too.jpg,many,cells")
-    with pytest.raises(FolderError) as error:
+    with pytest.raises(DataError) as error:
         folder.load(write(root, "\n".join(["file,labels", *rows])))
     lines = str(error.value).splitlines()
     assert lines[0].endswith("labels.csv: 8 problems")

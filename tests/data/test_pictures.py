@@ -14,7 +14,8 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from dsna_lib.data import PictureError, Pictures, Record, pictures, read_image, read_mask, transforms, write_mask
-from dsna_lib.data.pictures import palette, subset, without_masks, write_atomically
+from dsna_lib.data.pictures import palette, subset, without_masks
+from dsna_lib.engine.files import write_atomically
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 
@@ -136,8 +137,9 @@ def test_what_cannot_be_read_is_named(tmp_path, kind):
 def test_a_decompression_bomb(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("L", (300, 300)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(PictureError, match="picture.png: over 0 megapixels; scale it down first"):
-        read_image(path)
+    for read in (read_image, read_mask):
+        with pytest.raises(PictureError, match="picture.png: over 0 megapixels; scale it down first"):
+            read(path)
 
 
 # Masks
@@ -300,15 +302,15 @@ def random_crops(data: Pictures, seed: int = 0) -> Pictures:
 def test_randomness_depends_on_seed_epoch_and_place_only(data):
     first, again = random_crops(data), random_crops(data)
     torch.manual_seed(1)
-    one = first[2]["image"]
+    drawn = first[2]["image"]
     torch.manual_seed(2)
     again[5], again[0]
-    assert torch.equal(one, again[2]["image"])
+    assert torch.equal(drawn, again[2]["image"])
     again.set_epoch(1)
-    assert not torch.equal(one, again[2]["image"])
+    assert not torch.equal(drawn, again[2]["image"])
     again.set_epoch(0)
-    assert torch.equal(one, again[2]["image"])
-    assert not torch.equal(one, random_crops(data, seed=1)[2]["image"])
+    assert torch.equal(drawn, again[2]["image"])
+    assert not torch.equal(drawn, random_crops(data, seed=1)[2]["image"])
 
 
 def test_reading_leaves_the_random_state_alone(data):
@@ -337,3 +339,19 @@ def test_deep_pictures_are_scaled_by_the_range_of_their_values(tmp_path, top, dt
     path = tmp_path / "deep.tif"
     Image.fromarray((np.array([[0.0, 0.5, 1.0]]) * top).astype(dtype)).save(path)
     assert read_image(path)[0, :, 0].tolist() in ([0, 127, 255], [0, 128, 255])
+
+
+def test_pictures_that_are_kept_are_read_once_and_again_when_they_change(tmp_path, monkeypatch):
+    reads, read = [], pictures.read_image
+    monkeypatch.setattr(pictures, "read_image", lambda path: reads.append(path) or read(path))
+    path = saved(tmp_path, Image.fromarray(RGB))
+    kept = Pictures([Record("picture", path, (0,))], ("cat",), keep=True)
+    first = kept[0]["image"]
+    assert torch.equal(kept[0]["image"], first)
+    assert len(reads) == 1
+    saved(tmp_path, Image.fromarray(255 - RGB))
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert torch.equal(kept[0]["image"], 255 - first)
+    path.unlink()
+    with pytest.raises(PictureError, match="no such picture"):
+        kept[0]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsna_lib import data
-from dsna_lib.data import voc, write_mask
+from dsna_lib.data import sources, voc, write_mask
 
 LABELS = {"a": ["dog", "person"], "b": ["cat"], "c": ["tvmonitor"]}
 
@@ -163,10 +162,10 @@ def test_check_counts_what_is_there(tmp_path):
 
 def test_load_by_name(tmp_path):
     make(tmp_path)
-    assert len(data.load("voc", "train", tmp_path)) == 3
+    assert len(sources.load("voc", "train", tmp_path)) == 3
     with pytest.raises(ValueError, match="unknown data set 'coco'; choose one of minivoc, voc, folder"):
-        data.load("coco", "train")
+        sources.load("coco", "train")
     with pytest.raises(ValueError, match="the data set 'voc' needs its folder"):
-        data.load("voc", "train")
+        sources.load("voc", "train")
     (tmp_path / "labels.csv").write_text("file,labels\nJPEGImages/a.jpg,dog\n")
-    assert len(data.load("folder", "all", tmp_path)) == 1
+    assert len(sources.load("folder", "all", tmp_path)) == 1

@@ -1,0 +1,65 @@
+"""Pictures of maps and annotations, in one look for the whole book."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from dsna_lib import annotate
+from dsna_lib.data.pictures import VOID, palette
+
+COLORMAP = "inferno"
+STRENGTH = 0.6  # share of a heat map, or of a class's color, over the picture
+
+
+def heat(image: np.ndarray, attention_map: np.ndarray) -> np.ndarray:
+    """A map ``(h, w)`` in 0..1, resized bilinearly and laid over its picture ``(H, W, 3)`` uint8 as a heat map."""
+    colors = matplotlib.colormaps[COLORMAP](resize(attention_map, image.shape[:2]), bytes=True)[..., :3]
+    return (np.float32(1 - STRENGTH) * image + np.float32(STRENGTH) * colors).astype(np.uint8)
+
+
+def resize(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize ``(h, w)`` in 0..1 bilinearly to `size` (height, width)."""
+    plane = torch.as_tensor(np.asarray(attention_map), dtype=torch.float32)
+    return annotate.resize(plane[None], size)[0].clamp(0, 1).numpy()
+
+
+def colorize(mask: np.ndarray) -> np.ndarray:
+    """A mask in VOC's colors: ``(H, W)`` class indices to ``(H, W, 3)`` uint8."""
+    return palette()[np.asarray(mask)]
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8: classes colored, void washed out."""
+    mask = np.asarray(mask)
+    weight = np.where(mask == 0, 0.0, STRENGTH)[..., None]
+    weight[mask == VOID] = 0.75
+    return ((1 - weight) * image + weight * colorize(mask)).astype(np.uint8)
+
+
+def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], width: float = 2.0) -> Figure:
+    """A grid of pictures with column titles.
+
+    Args:
+        rows: rows of pictures ``(H, W, 3)`` uint8 or maps ``(H, W)`` in 0..1.
+        titles: one a column.
+        width: of a column, in inches.
+    """
+    heights = [max(image.shape[0] / image.shape[1] for image in row) * width for row in rows]
+    size = (width * len(titles), sum(heights) + 0.3)
+    figure, axes = plt.subplots(
+        len(rows), len(titles), figsize=size, height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            axes[r, c].imshow(image, cmap=COLORMAP, vmin=0, vmax=1 if image.ndim == 2 else None)
+            if r == 0:
+                axes[r, c].set_title(titles[c], fontsize=10)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure

@@ -1,0 +1,67 @@
+"""``dsna data``: make, check or download data sets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from dsna_lib.cli.options import given
+from dsna_lib.config.drawn import DrawnConfig
+from dsna_lib.data import PictureError, Record, minivoc, read_image, read_mask, voc
+from dsna_lib.data import download as downloads
+
+
+def make(args: argparse.Namespace) -> dict[str, Any]:
+    """The drawn data set's folder and options."""
+    config = DrawnConfig(**given(args, DrawnConfig))
+    folder = minivoc.make(args.out, **asdict(config))
+    print(f"{folder}: {config.train} training and {config.val} validation pictures")
+    return {"done": config.train + config.val, "folder": folder, **asdict(config)}
+
+
+def check(args: argparse.Namespace) -> dict[str, Any]:
+    """Counts by split, and what is missing or damaged."""
+    splits = voc.check(args.root)
+    if not splits:
+        raise FileNotFoundError(f"{args.root}: no splits; ImageSets/Segmentation/*.txt should list picture ids")
+    failed = {}
+    for split, counts in splits.items():
+        print(f"{split:<12}" + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        for what in ("pictures",) if split == "test" else ("pictures", "labels"):
+            lacking = counts["listed"] - counts[what]
+            if lacking:
+                failed[f"{split}/{what}"] = f"{lacking} of {counts['listed']} {what} are missing; --decode names them"
+    if args.decode:
+        failed |= _bad_files(args, list(splits))
+    return {"done": sum(counts["pictures"] for counts in splits.values()), "splits": splits, "failed": failed}
+
+
+def _bad_files(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, str]:
+    """Open every picture and mask of the splits; what cannot be used, and why."""
+    records: dict[str, Record] = {}
+    bad = {}
+    for split in splits:
+        try:
+            records |= {record.id: record for record in voc.load(args.root, split).records}
+        except ValueError as error:  # labels that are missing, or of an unknown class
+            bad[split] = str(error)
+    for record in tqdm(records.values(), leave=False, disable=None, unit="picture"):
+        try:
+            size = read_image(record.image).shape[:2]
+            if record.mask is not None:
+                read_mask(record.mask, size)
+        except PictureError as error:
+            bad[record.id] = str(error)
+    print(f"opened {len(records)} pictures and their masks: {len(bad)} problems")
+    return bad
+
+
+def download(args: argparse.Namespace) -> dict[str, Any]:
+    """The folder of VOC."""
+    folder = downloads.download_voc(args.root, sbd=not args.no_sbd)
+    print(folder)
+    return {"done": 1, "folder": folder}

@@ -1,0 +1,94 @@
+"""How a model is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, Self
+
+from dsna_lib.engine.devices import native_precision
+from dsna_lib.engine.errors import SettingError
+from dsna_lib.engine.fields import check, configuration, option
+from dsna_lib.engine.files import plain
+
+Precision = Literal["auto", "no", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@configuration
+class TrainingConfig:
+    """How to train. The defaults are the paper's schedule; :meth:`quick` is for a CPU.
+
+    The paper gives 0.01 and 0.1 as learning rates and no momentum. An SGD step with momentum m moves about
+    rate / (1 - m) in the long run, so with m = 0.9 those rates are 0.001 and 0.01. The precision ``auto`` becomes
+    that of :func:`~dsna_lib.engine.devices.native_precision`, so that a run records what it used.
+    """
+
+    epochs: int = option(20, "passes over the pictures", low=1)
+    drop_after: int = option(10, "epoch after which the rates are divided by 10", low=0)
+    batch_size: int = option(15, "pictures a step, over all processes together", low=1)
+    backbone_rate: float = option(0.001, "learning rate of the pretrained layers", low=0)
+    head_rate: float = option(0.01, "learning rate of the new layers", low=0)
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1)
+    weight_decay: float = option(5e-4, "weight decay of SGD", low=0)
+    loss_over_classes: Literal["mean", "sum"] = option("mean", "how Eq. 10 runs over classes")
+    crop: int = option(224, "side of the training crop in pixels", low=16)
+    scales: tuple[float, float] = option(
+        (1.0, 1.5), "range of the shorter side before cropping, in multiples of the crop", low=0, ends=False
+    )
+    seed: int = option(0, "seed of everything random", low=0)
+    precision: Precision = option("no", "no: 32-bit numbers; bf16, fp16: mixed; auto: the quickest here")
+    workers: int = option(2, "processes that read pictures", low=0)
+    checkpoint_every: int = option(0, "steps between checkpoints; 0: once an epoch", low=0)
+    device: Device = option("auto", "auto: a GPU if there is one")
+    QUICK: ClassVar[dict[str, Any]] = {"epochs": 6, "drop_after": 4, "precision": "auto"}
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.scales[0] > self.scales[1]:
+            raise SettingError(f"scales={list(self.scales)} must be two numbers, the smaller first")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", native_precision(self.device))
+
+    @classmethod
+    def quick(cls, **changes: Any) -> Self:
+        """A short schedule for a laptop: 6 epochs, in bf16 where the processor has it."""
+        return cls(**cls.QUICK | changes)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change what is learned, as plain JSON values.
+
+        Left out is who reads the pictures, where the model runs, and how often it is saved.
+        """
+        free = {"workers", "device", "checkpoint_every"}
+        return plain({name: value for name, value in asdict(self).items() if name not in free})
+
+    def rate_factor(self, epoch: float) -> float:
+        """What the rates are multiplied by after this many epochs, a fraction for a step within one."""
+        return 1.0 if epoch < self.drop_after else 0.1
+
+
+@configuration
+class SegmentationTraining(TrainingConfig):
+    """How to train a segmentation network. The defaults are the paper's; :meth:`~TrainingConfig.quick` is for a CPU.
+
+    New layers learn 10 times as fast as pretrained ones, and biases twice as fast as weights and without decay, as in
+    DeepLab; `backbone_rate` and `head_rate` are those of the weights. Losses that use image labels show whole pictures
+    whatever `whole` says: a label says nothing about a crop.
+    """
+
+    epochs: int = option(12, "passes over the pictures", low=1)
+    drop_after: int = option(8, "epoch after which the rates are divided by 10", low=0)
+    crop: int = option(321, "side of the training crop in pixels, 8k + 1", low=16)
+    scales: tuple[float, float] = option(
+        (0.75, 1.5), "range of the shorter side before cropping, in multiples of the crop", low=0, ends=False
+    )
+    schedule: Literal["step", "poly"] = option(
+        "step", "step: divide by 10 after `drop_after`; poly: fall as (1 - progress) ** 0.9"
+    )
+    whole: bool = option(False, "show whole pictures, squeezed into the crop's square")
+
+    def rate_factor(self, epoch: float) -> float:
+        """As there; by ``poly``, (1 - progress) ** 0.9."""
+        if self.schedule == "poly":
+            return max(0.0, 1 - epoch / self.epochs) ** 0.9
+        return super().rate_factor(epoch)

@@ -1,0 +1,139 @@
+"""The data set on disk: made whole or not at all, in the VOC layout, and found again on the next call."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image
+
+from dsna_lib.config.drawn import DrawnConfig
+from dsna_lib.data import voc
+from dsna_lib.data.minivoc.animals import CLASS_NAMES
+from dsna_lib.data.minivoc.canvas import VERSION
+from dsna_lib.data.minivoc.scene import draw
+from dsna_lib.data.pictures import DataError, Pictures, write_mask
+
+SPLITS = ("train", "val")
+_VAL_START = 1_000_000  # validation pictures are numbered from here, whatever the size of the training split
+
+
+def make(root: Path | str, **options: int) -> Path:
+    """Write the data set in the VOC layout, whole or not at all.
+
+    Beside VOC's ``JPEGImages`` (PNG files here), ``SegmentationClass`` and ``ImageSets/Segmentation`` there are
+    ``SegmentationPart``, ``image_labels.json``, ``class_names.json`` and ``minivoc.json`` with the parameters.
+    Validation pictures do not depend on ``train``, nor training pictures on ``val``.
+
+    Args:
+        root: the folder to make.
+        options: ``seed``, ``train``, ``val``, ``size`` and ``workers`` of :class:`~dsna_lib.config.drawn.DrawnConfig`.
+            Above 1, each worker starts a fresh Python, so a script that calls this needs the usual
+            ``if __name__ == "__main__":``.
+
+    Returns:
+        ``root``; at once where the same data set already lies there.
+
+    Raises:
+        SettingError: an option out of its range.
+        DataError: ``root`` holds a data set with other parameters, an incomplete one, or something else.
+
+    Example:
+        >>> make("minivoc", train=40, val=10, size=96)  # doctest: +SKIP
+        PosixPath('minivoc')
+    """
+    root, config = Path(root), DrawnConfig(**options)
+    wanted = {"version": VERSION} | {name: value for name, value in asdict(config).items() if name != "workers"}
+    if _holds(root, wanted):
+        return root
+    numbers = {"train": range(config.train), "val": range(_VAL_START, _VAL_START + config.val)}
+    ids = {f"{split}_{k:05d}": index for split in SPLITS for k, index in enumerate(numbers[split])}
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as temporary:
+        folder = Path(temporary) / "set"
+        for name in ("JPEGImages", "SegmentationClass", "SegmentationPart", "ImageSets/Segmentation"):
+            (folder / name).mkdir(parents=True)
+        jobs = (repeat(folder), repeat(config.seed), repeat(config.size), ids, ids.values())
+        if config.workers > 1:
+            with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+                labels = list(pool.map(_write, *jobs, chunksize=8))
+        else:
+            labels = list(map(_write, *jobs))
+        for split in SPLITS:
+            listed = "".join(f"{i}\n" for i in ids if i.startswith(split))
+            (folder / "ImageSets/Segmentation" / f"{split}.txt").write_text(listed)
+        tables = {"image_labels": dict(zip(ids, labels, strict=True)), "class_names": CLASS_NAMES, "minivoc": wanted}
+        for name, table in tables.items():
+            (folder / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n")
+        try:
+            os.replace(folder, root)
+        except OSError:  # another process was faster, or something has come to lie there
+            if not _holds(root, wanted):
+                raise
+    return root
+
+
+def _write(folder: Path, seed: int, size: int, name: str, index: int) -> list[str]:
+    """Draw one picture into ``folder`` and return its class names."""
+    drawing = draw(seed, index, size)
+    Image.fromarray(drawing.image).save(folder / "JPEGImages" / f"{name}.png", compress_level=3)
+    write_mask(folder / "SegmentationClass" / f"{name}.png", drawing.mask)
+    write_mask(folder / "SegmentationPart" / f"{name}.png", drawing.part)
+    return [CLASS_NAMES[label] for label in drawing.labels]
+
+
+def _holds(root: Path, wanted: dict[str, int]) -> bool:
+    """Whether ``root`` holds the data set ``wanted``, and not nothing; anything else there is a DataError."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    card = root / "minivoc.json"
+    if not card.is_file():
+        raise DataError(f"{root} exists and is no embedded data set", "choose another folder")
+    held = json.loads(card.read_text())
+    if held != wanted:
+        raise DataError(f"{root} holds the data set {held}, not {wanted}", "delete it or choose another folder")
+    for name in ("JPEGImages", "SegmentationClass", "SegmentationPart"):
+        if sum(1 for _ in root.glob(f"{name}/*.png")) != wanted["train"] + wanted["val"]:
+            raise DataError(f"{root / name} lacks pictures", f"delete {root}, and it is drawn again")
+    return True
+
+
+def cache_folder() -> Path:
+    """Where data sets made on first use are kept: the environment variable ``DSNA_CACHE``, else the user's cache."""
+    from platformdirs import user_cache_dir
+
+    return Path(os.environ.get("DSNA_CACHE") or user_cache_dir("dsna-book"))
+
+
+def load(split: str, root: Path | str | None = None, **options: int) -> Pictures:
+    """Load a split, ``"train"`` or ``"val"``, of the data set, which is drawn on first use; with class and part masks.
+
+    Args:
+        split: which.
+        root: its folder; by default one in :func:`cache_folder` for each choice of options. A data set that lies in
+            ``root`` is taken as it is unless options are given.
+        options: see :func:`make`.
+
+    Raises:
+        DataError: unknown split, or ``root`` holds something else.
+
+    Example:
+        >>> load("val").num_classes  # doctest: +SKIP
+        10
+    """
+    if split not in SPLITS:
+        raise DataError(f"the embedded data set has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
+    config = DrawnConfig(**options)
+    tag = "-".join(f"{name}{getattr(config, name)}" for name in ("seed", "train", "val", "size"))
+    folder = Path(root) if root is not None else cache_folder() / f"minivoc-v{VERSION}-{tag}"
+    if options or not (folder / "minivoc.json").is_file():
+        make(folder, **options)
+    pictures = voc.load(folder, split)
+    pictures.keep = root is None  # they are small and few
+    return pictures

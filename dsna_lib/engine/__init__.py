@@ -1,0 +1,1 @@
+"""Machinery that knows nothing of the paper: runs and their provenance, recipes, pools of workers, devices, errors."""

@@ -1,0 +1,58 @@
+"""Files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
+    """Call `write` with an open binary file, then move it to `path` in one step.
+
+    Raises:
+        OSError: unwritable folder or full disk; the message names `path`, and no half file stays.
+    """
+    path, temporary = Path(path), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON atomically, indented, with a final newline."""
+    write_atomically(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+
+
+def plain(values: Any) -> Any:
+    """Values as JSON gives them back: tuples become lists, sets sorted ones, paths texts, numbers that are none null.
+
+    Raises:
+        TypeError: a value that JSON does not know. Its text may be another one in each process, as a function's is.
+    """
+    return json.loads(json.dumps(values, default=_known_to_json), parse_constant=lambda name: None)
+
+
+def _known_to_json(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{value!r} cannot be written as JSON")

@@ -1,0 +1,66 @@
+"""Provenance: what a number needs to be explained later, kept beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dsna_lib.engine.files import plain, write_json
+
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "pydensecrf2")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, commit and time."""
+    import torch
+
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.machine()}",
+        "commit": _commit(),
+    }
+
+
+def write_result(
+    name: str, values: Mapping[str, Any], provenance: Mapping[str, Any], folder: str | Path = "results"
+) -> Path:
+    """Write a result that the book states, ``results/NAME.json``, and return its path.
+
+    Args:
+        name: of the result.
+        values: what was measured; a number that is none (NaN) becomes null.
+        provenance: how: data, split, recipe, shortcuts. The environment is added.
+        folder: where to.
+    """
+    path = Path(folder) / f"{name}.json"
+    write_json(path, plain({"values": values, "provenance": {**provenance, "environment": environment()}}))
+    return path
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the code, with ``+changes`` where the working tree differs; None outside a checkout."""
+    here = Path(__file__).parents[1]
+    try:
+        commit, changes = (
+            subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for args in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changes else "")

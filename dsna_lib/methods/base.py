@@ -1,0 +1,234 @@
+"""The seam between methods and everything that trains, measures and prints them.
+
+A :class:`Method` is a row of Table III: how it annotates pictures, and by which loss a segmentation network learns.
+It is handed a :class:`Stage`: pictures without masks, the help beyond image labels that it says it needs, and what
+trains models and makes maps. Training, resuming, evaluation, tables and chapters know methods through this alone.
+
+Most methods are a :class:`MapMethod`: a classifier whose maps become annotations. A new one is a file beside this and
+a line in :mod:`dsna_lib.methods.rows`; the book's page *Add a method* writes one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from dsna_lib.annotate import annotate_split
+from dsna_lib.attention import AttentionModel
+from dsna_lib.config.annotation import AnnotationConfig
+from dsna_lib.config.attention import HeadConfig, ModelConfig
+from dsna_lib.config.recipe import MapConfig, Recipe
+from dsna_lib.config.training import TrainingConfig
+from dsna_lib.crf import refine_split
+from dsna_lib.data.pictures import Pictures, without_masks
+from dsna_lib.engine import runs
+from dsna_lib.engine.devices import choose_device
+from dsna_lib.engine.errors import DsnaError, first_few
+from dsna_lib.engine.runs import Run
+from dsna_lib.maps import MapMaker, PictureMaps, attention_maps, iterate_maps
+from dsna_lib.segmentation.training import Loss, with_annotations
+from dsna_lib.training import train_once
+
+Help = Literal["labels", "points", "scribbles", "boxes", "saliency", "web", "videos", "other_masks", "masks"]
+LABELS: frozenset[Help] = frozenset({"labels"})
+
+
+class MethodError(DsnaError, ValueError):
+    """A method that is not there, or one that needs what the data set does not have."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a method works with, for one seed.
+
+    Attributes:
+        mining: pictures and image labels that classifiers learn from.
+        pictures: those to annotate, without masks.
+        model: the attention model; a method replaces its head.
+        training: its schedule, with the seed.
+        maps: how maps are made.
+        annotation: how they become annotations.
+        help: what the method needs beside image labels: kind to the same pictures with it.
+    """
+
+    mining: Pictures
+    pictures: Pictures
+    model: ModelConfig
+    training: TrainingConfig
+    maps: MapConfig
+    annotation: AnnotationConfig
+    help: Mapping[Help, Pictures]
+
+    def train(self, head: HeadConfig) -> tuple[AttentionModel, Run]:
+        """The attention model with this head, trained on the image labels of `mining`, where it runs best."""
+        model, run = train_once(replace(self.model, **asdict(head)), self.mining, self.training)
+        return model.to(choose_device(self.training.device)), run
+
+    def iterate_maps(self, model: AttentionModel, maker: MapMaker = attention_maps) -> Iterator[PictureMaps]:
+        """The maps of `pictures`, see :func:`dsna_lib.maps.iterate_maps`."""
+        return iterate_maps(model, self.pictures, maker=maker, **asdict(self.maps))
+
+    def annotate(
+        self, head: HeadConfig, kind: str, maker: MapMaker = attention_maps, besides: Sequence[str] = ()
+    ) -> Path:
+        """Annotations from one kind of map of a trained model: a folder with ``ID.png`` for each of `pictures`.
+
+        Args:
+            head: of the model.
+            kind, maker: a key of what the maker of maps returns.
+            besides: kinds that are annotated in the same pass, for methods that share the model.
+        """
+        kinds, limits = sorted({kind, *besides}), thresholds(self.annotation)
+        modules, described = _described(maker)
+        model, trained = self.train(head)
+
+        def work(folder: Path) -> None:
+            report = annotate_split(model, self.pictures, folder, kinds, maker=maker, **asdict(self.maps), **limits)
+            report.raise_failures("annotated")
+
+        digest = runs.file_digest(trained.folder / "model.pth")
+        identity = {"model": digest, "kinds": kinds, "maker": described, "thresholds": limits}
+        return self.folder("annotate", work, identity, "dsna_lib.annotate", *modules) / kind
+
+    def refine(self, annotations: Path) -> Path:
+        """The same after the dense CRF of `annotation`; unchanged where that is ``"none"``."""
+        tau, crf = self.annotation.tau, self.annotation.crf
+        if crf == "none":
+            return annotations
+
+        def work(folder: Path) -> None:
+            refine_split(self.pictures, annotations, folder, tau, crf).raise_failures("refined")
+
+        files = {record: annotations / f"{record.id}.png" for record in self.pictures.records}
+        known = [replace(record, mask=file if file.is_file() else None) for record, file in files.items()]
+        content = runs.data_digest(self.pictures.with_records(known), masks=True)
+        return self.folder("refine", work, {"annotations": content, "tau": tau, "crf": crf}, "dsna_lib.crf")
+
+    def folder(self, name: str, work: Callable[[Path], None], identity: Mapping[str, Any], *modules: str) -> Path:
+        """The folder of something made of `pictures`; `work` makes it, or goes on with it, unless it is finished.
+
+        Args:
+            name, work: of the stage, which gets the folder.
+            identity: what decides its files, beside the pictures and how maps are made.
+            modules: entry modules of the code, see :func:`dsna_lib.engine.runs.code_digest`.
+        """
+
+        def without_metrics(folder: Path) -> dict[str, Any]:
+            work(folder)
+            return {}
+
+        known = {"data": runs.data_digest(self.pictures), "maps": asdict(self.maps)} | dict(identity)
+        return runs.complete(runs.open_run(name, known, __name__, *modules), without_metrics).folder
+
+
+def thresholds(annotation: AnnotationConfig) -> dict[str, Any]:
+    """The thresholds of annotating, by the names of their arguments."""
+    return {name: getattr(annotation, name) for name in ("foreground_threshold", "background_threshold")}
+
+
+class Method(Protocol):
+    """A way from help to a segmentation network.
+
+    Attributes:
+        title: the row's name, unique.
+        needs: what it is told about the training pictures.
+        paper: mIoU on VOC val that the paper prints, in percent; None where it prints none.
+        trains: names of the classifiers that it trains on the way; methods that name the same one share it.
+    """
+
+    # Properties, so that a frozen dataclass's fields will do.
+    @property
+    def title(self) -> str: ...  # noqa: D102
+    @property
+    def needs(self) -> frozenset[Help]: ...  # noqa: D102
+    @property
+    def paper(self) -> float | None: ...  # noqa: D102
+    @property
+    def trains(self) -> frozenset[str]: ...  # noqa: D102
+
+    def annotate(self, stage: Stage) -> Path | None:
+        """A folder with ``ID.png`` for each of the stage's pictures; None: the network learns from the help itself."""
+
+    def loss(self, stage: Stage) -> Loss | None:
+        """What the network minimizes; None for the cross-entropy on the annotations."""
+
+
+@dataclass(frozen=True)
+class MapMethod:
+    """A :class:`Method` that annotates with one kind of map of one classifier.
+
+    Attributes:
+        head, kind, maker, besides: see :meth:`Stage.annotate`.
+        refined: whether the dense CRF refines the annotations.
+        minimized: the loss of the segmentation network, None for the cross-entropy.
+    """
+
+    title: str
+    head: HeadConfig
+    kind: str
+    maker: MapMaker = attention_maps
+    besides: tuple[str, ...] = ()
+    refined: bool = True
+    minimized: Loss | None = None
+    paper: float | None = None
+    needs: frozenset[Help] = LABELS
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def trains(self) -> frozenset[str]:
+        """Its classifier."""
+        return frozenset({str(self.head)})
+
+    def annotate(self, stage: Stage) -> Path:
+        """See :class:`Method`."""
+        annotations = stage.annotate(self.head, self.kind, self.maker, self.besides)
+        return stage.refine(annotations) if self.refined else annotations
+
+    def loss(self, stage: Stage) -> Loss | None:
+        """See :class:`Method`."""
+        return self.minimized
+
+
+def _described(maker: Any) -> tuple[list[str], list[Any]]:
+    """What tells a map maker from others: modules of this package, functions, and what a ``partial`` gives them."""
+    if isinstance(maker, partial):
+        parts = [_described(part) for part in (maker.func, *maker.args, *chain(*maker.keywords.items()))]
+        return [name for modules, _ in parts for name in modules], [said for _, each in parts for said in each]
+    if not callable(maker):
+        return [], [maker]
+    if maker.__module__.split(".")[0] == runs.PACKAGE.name:
+        return [maker.__module__], [maker.__qualname__]
+    return [], [inspect.getsource(maker)]  # one of your own, in a notebook say
+
+
+def prepare(method: Method, recipe: Recipe, mining: Pictures, pictures: Pictures, seed: int) -> Stage:
+    """The stage of a method: what the recipe says, pictures without masks, and the help that the method needs.
+
+    Raises:
+        MethodError: the pictures lack what the method needs.
+    """
+    known: dict[Help, Pictures] = {}
+    for kind in sorted(method.needs - LABELS):
+        lacking = [record.id for record in pictures.records if kind != "masks" or record.mask is None]
+        if lacking:
+            which = f"{len(lacking)} of {len(pictures)} pictures of the data set do not have: {first_few(lacking)}"
+            raise MethodError(f"{method.title} needs {kind.replace('_', ' ')}, which {which}")
+        known[kind] = pictures
+    model, training = replace(recipe.attention, class_names=mining.class_names), replace(recipe.training, seed=seed)
+    bare = without_masks(mining), without_masks(pictures)
+    return Stage(*bare, model, training, recipe.maps, recipe.annotation, known)
+
+
+def lessons(method: Method, stage: Stage) -> tuple[Pictures, Loss | None]:
+    """What a segmentation network learns from, with masks where the loss needs any; and the loss."""
+    annotations = method.annotate(stage)
+    if annotations is not None:
+        return with_annotations(stage.pictures, annotations), method.loss(stage)
+    return stage.help.get("masks", stage.pictures), method.loss(stage)

@@ -1,0 +1,31 @@
+"""The list of all methods: the rows that tables choose from, in the order in which they print them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dsna_lib.engine.fields import nearest
+from dsna_lib.methods import adversarial_erasing, dsna, sec
+from dsna_lib.methods.base import Method, MethodError
+from dsna_lib.methods.cam import CAM
+from dsna_lib.methods.excitation_backprop import CONTRASTIVE_EXCITATION_BACKPROP, EXCITATION_BACKPROP
+from dsna_lib.methods.full_supervision import FULL_SUPERVISION
+from dsna_lib.methods.grad_cam import GRAD_CAM
+
+MINING = (CAM, GRAD_CAM, EXCITATION_BACKPROP, CONTRASTIVE_EXCITATION_BACKPROP, dsna.CONVENTIONAL, *dsna.DSNA.values())
+TABLE_III: tuple[Method, ...] = (*sec.ROWS, *adversarial_erasing.ROWS, *dsna.DSNA.values(), FULL_SUPERVISION)
+# Beside those of the paper's table: CAM's annotations are those of AE's first step, the others it does not segment.
+_OURS: tuple[Method, ...] = (CAM, *sec.ROWS, sec.FLOORED, *adversarial_erasing.ROWS, *MINING, dsna.SINGLE_STREAM)
+METHODS = {method.title: method for method in (*_OURS, *TABLE_III)}
+
+
+def select(titles: Sequence[str] = ()) -> list[Method]:
+    """Methods by title; those of Table III, the ceiling last, where none is named.
+
+    Raises:
+        MethodError: an unknown title; the message lists those there are.
+    """
+    for title in titles:
+        if title not in METHODS:
+            raise MethodError(f"there is no method {title!r}{nearest(title, METHODS)}; there is {'; '.join(METHODS)}")
+    return [method for method in METHODS.values() if method.title in titles or (not titles and method in TABLE_III)]

@@ -1,0 +1,28 @@
+"""Masks for VOC's evaluation server."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+from dsna_lib.data.pictures import Pictures
+from dsna_lib.engine.errors import first_few
+from dsna_lib.segmentation.training import AnnotationError
+
+
+def server_archive(folder: str | Path, pictures: Pictures, path: str | Path) -> Path:
+    """Pack a folder's ``ID.png`` as VOC's evaluation server takes them, for the test set, whose masks are not public.
+
+    The networks start from ImageNet's weights, so this is competition 6 (training data of one's own choice). The
+    archive, a ``.tar.gz``, holds ``results/VOC2012/Segmentation/comp6_test_cls/ID.png``.
+
+    Raises:
+        AnnotationError: masks that are missing; the message counts and names them.
+    """
+    masks = [Path(folder) / f"{record.id}.png" for record in pictures.records]
+    if missing := [mask.stem for mask in masks if not mask.is_file()]:
+        raise AnnotationError(f"{folder}: {len(missing)} of {len(masks)} masks are missing: {first_few(missing)}")
+    with tarfile.open(path, "w:gz") as archive:
+        for mask in masks:
+            archive.add(mask, f"results/VOC2012/Segmentation/comp6_test_cls/{mask.name}")
+    return Path(path)

@@ -1,0 +1,218 @@
+"""Table III: from image labels to masks, for every method. Annotate, train a segmentation network, score it on val.
+
+All rows share the backbone, the pictures, the thresholds, the schedule and the way val is segmented; no image label is
+read there. *Full supervision* learns from the true masks by the same recipe: the ceiling, of which every other number
+is a share.
+
+Each stage of each row is a run: finished ones are found again, by this command or the next, and a killed one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsna_lib.config.recipe import NetworkConfig
+from dsna_lib.config.segmentation import InferenceConfig
+from dsna_lib.config.tables import TITLES
+from dsna_lib.data.pictures import Pictures, read_mask
+from dsna_lib.engine import runs
+from dsna_lib.engine.devices import choose_device
+from dsna_lib.engine.pools import ALONE, Unit, Workers, run_units
+from dsna_lib.engine.runs import Run
+from dsna_lib.methods.base import Method, lessons, prepare
+from dsna_lib.methods.full_supervision import FULL_SUPERVISION
+from dsna_lib.metrics import ConfusionMatrix
+from dsna_lib.segmentation.inference import segment_split
+from dsna_lib.segmentation.networks import SegmentationModel
+from dsna_lib.segmentation.training import train_once
+from dsna_lib.tables.measure import counts_of, matrix_of, require_masks
+from dsna_lib.tables.run import Experiment, Result, over_seeds, with_trainings
+from dsna_lib.tables.verdicts import claim_verdicts
+
+TITLE = TITLES["III"]
+COLUMNS = ("annotation", "single", "multi", "iou", "object", "share")
+KINDS_WITH_CRF = {"single": "single", "multi": "multi", "iou": "crf"}  # column to the kind of mask that it scores
+
+
+@dataclass
+class Score:
+    """What became of a row.
+
+    Attributes:
+        counts: column to the confusion counts of each picture of val ``(N, C + 1, C + 2)``.
+        annotation: mean IoU of the annotations it learned from, in percent; measured, never used. None without
+            annotations, or without masks to hold them against.
+        how: where it comes from.
+    """
+
+    counts: dict[str, np.ndarray]
+    annotation: float | None
+    how: dict[str, Any] = field(default_factory=dict)
+
+
+def train_and_score(method: Method, seed: int, experiment: Experiment, network: NetworkConfig) -> Score:
+    """Annotate, train, segment val and count: one row with one seed. Whatever is finished already is read."""
+    model, trained, pictures = trained_network(method, seed, experiment, network)
+    masks, kinds = segmented(trained, model, experiment.val, network), kinds_of(network.inference)
+    counts = {column: count_masks(masks / kind, experiment.val) for column, kind in kinds.items()}
+    return Score(counts, _quality(pictures, experiment.train), runs.model_provenance(trained.folder / "model.pth"))
+
+
+def kinds_of(inference: InferenceConfig) -> dict[str, str]:
+    """Column to the kind of mask that it scores: the last one is that of several scales where there is no CRF."""
+    return KINDS_WITH_CRF | ({"iou": "multi"} if inference.crf == "none" else {})
+
+
+def trained_network(
+    method: Method, seed: int, experiment: Experiment, network: NetworkConfig
+) -> tuple[SegmentationModel, Run, Pictures]:
+    """A method's segmentation network, its run, and the pictures that it learned from, with their masks."""
+    stage = prepare(method, experiment.recipe, experiment.mining, experiment.train, seed)
+    pictures, loss = lessons(method, stage)
+    config = replace(network.model, class_names=experiment.mining.class_names)
+    return *train_once(config, pictures, replace(network.training, seed=seed), loss=loss), pictures
+
+
+def segmented(trained: Run, model: SegmentationModel, pictures: Pictures, network: NetworkConfig) -> Path:
+    """The folder of a network's masks of pictures, ``KIND/ID.png``, all kinds; made where it is not."""
+    how, kinds = network.inference, dict.fromkeys(kinds_of(network.inference).values())
+
+    def work(folder: Path) -> dict[str, Any]:
+        on_device = model.to(choose_device(network.training.device))
+        looking = how.scales, how.flip, how.crf
+        segment_split(on_device, pictures, folder, kinds, *looking, precision=how.precision).raise_failures("segmented")
+        return {}
+
+    identity = {"model": runs.file_digest(trained.folder / "model.pth"), "data": runs.data_digest(pictures)}
+    run = runs.open_run("segment", identity | {"inference": asdict(how)}, "dsna_lib.segmentation.inference")
+    return runs.complete(run, work).folder
+
+
+def count_masks(folder: Path, pictures: Pictures) -> np.ndarray:
+    """Confusion counts of each picture ``(N, C + 1, C + 2)``, from a folder with ``ID.png`` for each."""
+    counts = []
+    for record, mask in zip(pictures.records, require_masks(pictures), strict=True):
+        truth = read_mask(mask)
+        counts.append(counts_of(read_mask(folder / f"{record.id}.png", truth.shape), truth, pictures.num_classes + 1))
+    return np.stack(counts).astype(np.int32)
+
+
+def _quality(learned: Pictures, train: Pictures) -> float | None:
+    """Mean IoU of what is learned from against the truth, where both are known."""
+    matrix = ConfusionMatrix(train.num_classes + 1)
+    for record, truth in zip(learned.records, train.records, strict=True):
+        if record.mask is None or truth.mask is None:
+            return None
+        matrix.update(read_mask(record.mask), read_mask(truth.mask))
+    return round(100 * matrix.mean_iou, 2)
+
+
+def run_table_iii(
+    methods: Sequence[Method],
+    experiment: Experiment,
+    network: NetworkConfig,
+    seeds: int | None = None,
+    workers: Workers = ALONE,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Fill in Table III: its values and their provenance.
+
+    Args:
+        methods: its rows.
+        network: the segmentation network.
+        experiment, seeds, workers, say: see :func:`~dsna_lib.tables.run.run_tables`.
+
+    Raises:
+        TableError, PictureError: see :meth:`~dsna_lib.tables.run.Experiment.checked_seeds`.
+        MethodError: a method needs what the data set lacks.
+        RunError: some rows failed; the finished ones are kept.
+    """
+    seeds = experiment.checked_seeds(seeds)
+    for method in methods:  # before the first of them trains
+        prepare(method, experiment.recipe, experiment.mining, experiment.train, seed=0)
+    units = [Unit(method, seed) for seed in range(seeds) for method in in_order(methods)]
+    scores = run_units(units, partial(_scored, experiment=experiment, network=network), workers, say)
+    trained = {Unit(method, seed): scores[Unit(method, seed)].how for method in methods for seed in range(seeds)}
+    how = {"labels": "none on val", "protocol": _protocol(experiment, network), "network": network.model.backbone}
+    values = summarize(methods, scores, seeds, experiment.val)
+    return with_trainings(values, experiment.provenance() | how, trained)
+
+
+def _protocol(experiment: Experiment, network: NetworkConfig) -> str:
+    """How the table was made, in words."""
+    maps, annotation, inference = experiment.recipe.maps, experiment.recipe.annotation, network.inference
+    refined = "no CRF" if annotation.crf == "none" else f"dense CRF with tau {annotation.tau:g} (none for SEC's cues)"
+    scales = ", ".join(f"{scale:g}" for scale in inference.scales)
+    return (
+        f"annotations of {maps.size} x {maps.size} input, {refined}; val at scales {scales}, "
+        f"{'no CRF' if inference.crf == 'none' else 'then a dense CRF'}; {inference.precision}; means over "
+        f"{experiment.val.num_classes + 1} classes with background"
+    )
+
+
+def in_order(methods: Sequence[Method]) -> list[Method]:
+    """When to start which row, so that few wait for what another one is making.
+
+    The one that trains the most classifiers comes first, then those that share the fewest of them.
+    """
+    longest = max((method.trains for method in methods), key=len, default=frozenset())
+    return sorted(methods, key=lambda method: (method.trains != longest, len(method.trains & longest)))
+
+
+def _scored(unit: Unit, experiment: Experiment, network: NetworkConfig) -> Score:
+    return train_and_score(unit.what, unit.seed, experiment, network)
+
+
+def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: int, val: Pictures) -> dict[str, Any]:
+    """What the table says, in plain numbers, in percent.
+
+    Returns:
+        ``rows``: each with ``title``, ``paper``, the ``mean``, ``std`` and ``seeds`` of ``annotation`` (IoU of what was
+        learned from), ``single``, ``multi`` and ``iou`` (val at one scale, at several, and after the CRF), ``object``
+        (the same as ``iou`` with all classes taken as one: where objects are, not what), ``share`` (of the ceiling's
+        ``iou``, where there is one), and ``per_class`` IoU, mean over seeds; ``claims``.
+    """
+    rows = []
+    for method in methods:
+        trainings = [scores[Unit(method, seed)] for seed in range(seeds)]
+        ceilings = [scores.get(Unit(FULL_SUPERVISION, seed)) for seed in range(seeds)]
+        columns = over_seeds([_columns(*pair) for pair in zip(trainings, ceilings, strict=True)])
+        printed = {} if method.paper is None else {"iou": method.paper}
+        per_class = _per_class(trainings, ("background", *val.class_names))
+        rows.append({"title": method.title, "paper": printed} | columns | {"per_class": per_class})
+    counts = {method.title: scores[Unit(method, 0)].counts["iou"] for method in methods}
+    return {
+        "table": "III",
+        "title": TITLE,
+        "columns": [name for name in COLUMNS if any(name in row["mean"] for row in rows)],
+        "rows": rows,
+        "claims": claim_verdicts("III", rows, counts),
+    }
+
+
+def _per_class(trainings: Sequence[Score], names: Sequence[str]) -> dict[str, float | None]:
+    """IoU of each class in percent, mean over seeds; None for one that is neither in the truth nor in any mask."""
+    each = np.ma.masked_invalid([matrix_of(score.counts["iou"].sum(axis=0)).iou for score in trainings])
+    means = (100 * each.mean(axis=0)).round(2).tolist()  # a masked number becomes None
+    return dict(zip(names, means, strict=True))
+
+
+def _columns(score: Score, ceiling: Score | None) -> dict[str, float]:
+    """A row's measures for one seed."""
+    columns = {} if score.annotation is None else {"annotation": score.annotation}
+    columns |= {column: _miou(counts) for column, counts in score.counts.items()}
+    total = score.counts["iou"].sum(axis=0)  # any object against background: a wrong class costs nothing
+    columns["object"] = round(100 * float(total[1:, 1:-1].sum() / (total.sum() - total[0, 0])), 2)
+    if ceiling is not None:
+        columns["share"] = round(100 * columns["iou"] / _miou(ceiling.counts["iou"]), 2)
+    return columns
+
+
+def _miou(counts: np.ndarray) -> float:
+    return round(100 * matrix_of(counts.sum(axis=0)).mean_iou, 2)

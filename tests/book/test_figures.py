@@ -1,0 +1,52 @@
+"""Heat maps, overlays and panels."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from dsna_lib.book import figures
+from dsna_lib.data.pictures import palette
+
+IMAGE = np.full((6, 8, 3), 100, np.uint8)
+
+
+def test_heat_mixes_picture_and_map(monkeypatch):
+    attention_map = np.zeros((3, 4))
+    attention_map[:, 2:] = 1
+    mixed = figures.heat(IMAGE, attention_map)
+    assert mixed.shape == IMAGE.shape
+    assert mixed.dtype == np.uint8
+    np.testing.assert_allclose(mixed[0, 0], 40, atol=8)  # the colormap's low end is almost black
+    assert mixed[0, -1].sum() > mixed[0, 0].sum() + 200
+    monkeypatch.setattr(figures, "STRENGTH", 0)
+    np.testing.assert_array_equal(figures.heat(IMAGE, attention_map), IMAGE)
+
+
+def test_resize_is_bilinear_and_stays_in_range():
+    np.testing.assert_allclose(figures.resize(np.array([[0.0, 1.0]]), (1, 4)), [[0, 0.25, 0.75, 1]])
+    assert figures.resize(np.array([[-1.0, 2.0]]), (2, 2)).tolist() == [[0, 1]] * 2
+
+
+def test_colorize_uses_the_palette():
+    np.testing.assert_array_equal(figures.colorize([[0, 1], [15, 255]]), palette()[[[0, 1], [15, 255]]])
+
+
+def test_overlay_leaves_background_and_washes_out_void():
+    mixed = figures.overlay(IMAGE, np.array([[0, 1, 255] + [0] * 5] * 6))
+    np.testing.assert_array_equal(mixed[0, 0], IMAGE[0, 0])
+    np.testing.assert_allclose(mixed[0, 1], 0.4 * 100 + 0.6 * np.array([128, 0, 0]), atol=1)
+    np.testing.assert_allclose(mixed[0, 2], 0.25 * 100 + 0.75 * np.array([224, 224, 192]), atol=1)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_panel(rows):
+    figure = figures.panel([[IMAGE, np.zeros((6, 8))]] * rows, ["picture", "map"], width=1.5)
+    assert len(figure.axes) == 2 * rows
+    assert [axis.get_title() for axis in figure.axes] == ["picture", "map"] + ["", ""] * (rows - 1)
+    assert not any(axis.axison for axis in figure.axes)
+    assert figure.axes[1].images[0].get_clim() == (0, 1)
+    assert figure.get_figwidth() == 3
+    figure.canvas.draw()
+    plt.close(figure)

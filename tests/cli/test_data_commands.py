@@ -1,0 +1,76 @@
+"""``dsna data``: make, check, download."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from command_line import sentences
+
+from dsna_lib.data import write_mask
+
+
+def test_data_make_and_check(run, tmp_path):
+    code, out, err = run("data", "make", "--out", "mini", "--train", 3, "--val", 2, "--size", 48, "--json")
+    assert code == 0
+    assert json.loads(out) | {"folder": ""} == {
+        "done": 5, "folder": "", "seed": 0, "train": 3, "val": 2, "size": 48, "workers": 1
+    }  # fmt: skip
+    assert "3 training" in err
+    code, out, _ = run("data", "check", "mini", "--decode", "--json")
+    assert code == 0
+    assert json.loads(out)["splits"]["train"] == {"listed": 3, "pictures": 3, "masks": 3, "labels": 3, "expected": 1464}
+    code, _, err = run("data", "make", "--out", "mini", "--train", 4, "--val", 2, "--size", 48)
+    assert code == 3
+    assert "mini holds the data set" in err
+
+
+def test_data_check_names_bad_files(run, root):
+    (root / "JPEGImages/one.jpg").unlink()
+    broken = (root / "JPEGImages/two.jpg").read_bytes()
+    (root / "JPEGImages/two.jpg").write_bytes(broken[: len(broken) // 2])
+    write_mask(root / "SegmentationClass/three.png", np.zeros((9, 9), np.uint8))
+    code, _, err = run("data", "check", root)
+    assert code == 1
+    assert "1 of 4 pictures are missing" in err
+    code, out, err = run("data", "check", root, "--decode", "--json")
+    assert code == 1
+    failed = json.loads(out)["failed"]
+    assert {"one", "two", "three"} <= failed.keys()
+    assert "four" not in failed
+    assert "one.jpg: no such picture" in err
+    assert "two.jpg: cannot be read" in err
+    assert "three.png: the mask is 9 x 9, its picture 56 x 40" in err
+
+
+def test_data_check_names_a_picture_without_labels(run, root):
+    table = json.loads((root / "image_labels.json").read_text())
+    (root / "image_labels.json").write_text(json.dumps(table | {"one": ["kitten"]}))
+    code, _, err = run("data", "check", root, "--decode")
+    assert code == 1
+    assert "picture one: unknown class 'kitten'" in err
+
+
+def test_data_check_without_a_data_set(run, tmp_path):
+    code, _, err = run("data", "check", tmp_path / "nowhere")
+    assert code == 3
+    assert "nowhere" in sentences(err)[0]
+
+
+def test_data_download(run, monkeypatch):
+    from dsna_lib.data import download
+
+    asked = []
+    monkeypatch.setattr(download, "download_voc", lambda root, sbd: asked.append((root, sbd)) or root / "VOC2012")
+    assert run("data", "download", "here", "--no-sbd")[:2] == (0, "here/VOC2012\n")
+    code, out, _ = run("data", "download", "here", "--json")
+    assert (code, json.loads(out)["folder"]) == (0, "here/VOC2012")
+    assert asked == [(Path("here"), False), (Path("here"), True)]
+
+    def fail(root, sbd):
+        raise download.DownloadError("no mirror has VOCtrainval_11-May-2012.tar")
+
+    monkeypatch.setattr(download, "download_voc", fail)
+    code, out, err = run("data", "download", "here", "--json")
+    assert code == 3
+    assert "no mirror" in json.loads(out)["error"]
+    assert sentences(err) == ["dsna data download: error: no mirror has VOCtrainval_11-May-2012.tar"]

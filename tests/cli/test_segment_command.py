@@ -1,0 +1,156 @@
+"""``dsna segment``."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import skimage
+from command_line import picture
+from PIL import Image
+
+from dsna_lib import checkpoints, crf
+from dsna_lib.data import read_mask
+from dsna_lib.engine.files import read_json
+from dsna_lib.engine.pools import Workers
+
+ON_CPU = ["--device", "cpu", "--scales", "1"]
+
+
+def test_segment_a_data_set(run, root, network):
+    words = ["segment", "--data", "voc", "--root", root, "--model", network, "--kinds", "single,crf", *ON_CPU]
+    code, out, _ = run(*words, "--json")
+    assert code == 0
+    assert [json.loads(out)[key] for key in ("done", "written", "skipped")] == [4, 4, 0]
+    code, out, _ = run(*words, "--json")
+    assert json.loads(out)["skipped"] == 4
+    code, out, _ = run("evaluate", "segmentation/crf", "--data", "voc", "--root", root, "--per-class")
+    assert code == 0
+    assert "cat" in out
+    made, refined = (read_json(Path("segmentation", name)) for name in ("run.json", "crf/run.json"))
+    assert (made["state"], made["identity"]["scales"], refined["identity"]) == (
+        "finished",
+        [1.0],
+        {"crf": "segmentation"},
+    )
+    code, _, err = run(*words, "--flip")
+    assert code == 3
+    assert "segmentation was made with flip False, not True" in err
+    code, _, err = run(*words, "--crf", "deeplab")
+    assert code == 3
+    assert "segmentation/crf was made with crf 'segmentation', not 'deeplab'" in err
+
+
+def test_labels_are_not_read(run, root, network, tmp_path):
+    """With all labels wrong, or gone, the masks are the same."""
+    words = ["segment", "--data", "voc", "--root", root, "--model", network, "--kinds", "single", *ON_CPU]
+    assert run(*words, "--out", "one")[0] == 0
+    table = root / "image_labels.json"
+    table.write_text(json.dumps({i: ["sheep"] for i in json.loads(table.read_text())}))
+    assert run(*words, "--out", "other")[0] == 0
+    for path in Path("one/single").iterdir():
+        assert path.read_bytes() == (Path("other/single") / path.name).read_bytes()
+
+
+def test_photographs(run, network, tmp_path):
+    good, bad = picture(tmp_path / "good.png", (90, 60)), tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    code, out, err = run("segment", good, bad, "--model", network, *ON_CPU, "--json")
+    assert code == 1
+    assert "bad.jpg: cannot be read as a picture" in err
+    result = json.loads(out)
+    assert result["done"] == 1
+    assert sum(result["pictures"][0]["share"].values()) == pytest.approx(1, abs=0.01)
+    assert read_mask("segmentation/good/segmentation.png").shape == (60, 90)
+    assert Image.open("segmentation/good/overlay.png").size == (90, 60)
+
+
+def test_a_large_photograph_is_seen_smaller(run, network, tmp_path):
+    large = picture(tmp_path / "large.png", (400, 200))
+    code, out, _ = run("segment", large, "--model", network, *ON_CPU, "--max-side", "64", "--no-crf", "--json")
+    assert code == 0
+    assert json.loads(out)["pictures"][0]["size"] == [64, 32]
+    assert read_mask("segmentation/large/segmentation.png").shape == (200, 400)
+
+
+def test_the_network_that_ships_needs_no_label(run, tmp_path):
+    """It is small, learned from weak annotations, and is shown pictures at the scales at which it has learned."""
+    assert checkpoints.SEGMENTATION.stat().st_size < 8e6
+    Image.fromarray(skimage.data.chelsea()).save(tmp_path / "chelsea.png")
+    words = ["segment", tmp_path / "chelsea.png", "--device", "cpu", "--no-crf", "--json"]
+    shares = []
+    for scales in ([], ["--scales", "0.45,0.6,0.75"], ["--scales", "1"]):
+        code, out, _ = run(*words, *scales)
+        assert code == 0
+        shares.append(json.loads(out)["pictures"][0]["share"])
+    assert shares[0]["cat"] > 0.5
+    assert shares[0] == shares[1] != shares[2]
+
+
+def test_no_pydensecrf(run, root, network, monkeypatch):
+    def missing():
+        raise ImportError("the dense CRF needs pydensecrf")
+
+    monkeypatch.setattr(crf, "_densecrf", missing)
+    code, _, err = run("segment", "--data", "voc", "--root", root, "--model", network, *ON_CPU)
+    assert code == 3
+    assert "needs pydensecrf" in err
+    assert run("segment", "--data", "voc", "--root", root, "--model", network, *ON_CPU, "--no-crf")[0] == 0
+
+
+def test_bad_networks(run, network, root, tmp_path):
+    truncated = tmp_path / "truncated.pth"
+    truncated.write_bytes(network.read_bytes()[:1000])
+    for path, said in (
+        (truncated, "is no PyTorch checkpoint, or a truncated one"),
+        (checkpoints.ATTENTION, "is a dsna-attention-1 file, and dsna-segmentation-1 was wanted"),
+        (tmp_path / "none.pth", "no such weight file"),
+    ):
+        code, _, err = run("segment", "--data", "voc", "--root", root, "--model", path, *ON_CPU)
+        assert code == 3
+        assert said in err
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ([], "name either pictures or a data set"),
+        (["cat.jpg", "--data", "minivoc"], "name either pictures or a data set"),
+        (["cat.jpg", "--kinds", "single"], "--kinds and --archive go with a data set"),
+        (["--data", "minivoc", "--kinds", "sharp"], "--kinds sharp: choose from single, multi"),
+        (["--data", "minivoc", "--kinds", "crf", "--no-crf"], "unless --no-crf is given"),
+        (["--data", "minivoc", "--scales", "0,1"], "argument --scales: 0 must be above 0"),
+    ],
+)
+def test_wrong_usage(run, words, said):
+    code, _, err = run("segment", *words)
+    assert code == 2
+    assert said in err
+
+
+def test_the_servers_archive(run, root, network, tmp_path):
+    words = ["--data", "voc", "--root", root, "--model", network, "--kinds", "single", *ON_CPU]
+    code, _, _ = run("segment", *words, "--archive", tmp_path / "comp6.tar.gz")
+    assert code == 0
+    with tarfile.open(tmp_path / "comp6.tar.gz") as archive:
+        names = sorted(archive.getnames())
+    assert names == [f"results/VOC2012/Segmentation/comp6_test_cls/{i}.png" for i in ("four", "one", "three", "two")]
+
+
+@pytest.mark.parametrize(
+    "words, who", [(["--jobs", 3], Workers(3)), (["--scheduler", "tcp://far:1"], Workers(1, "tcp://far:1"))]
+)
+def test_shares_go_to_the_workers(run, root, network, executor, words, who):
+    code, out, err = run("segment", "--data", "voc", "--root", root, "--model", network, *ON_CPU, *words, "--json")
+    assert code == 0, err
+    assert json.loads(out)["written"] == 4
+    assert executor == [who]
+    assert len(list(Path("segmentation/crf").glob("*.png"))) == 4
+
+
+def test_a_network_of_other_classes_writes_nothing(run, network):
+    assert run("data", "make", "--out", "mini", "--train", 1, "--val", 1, "--size", 48)[0] == 0
+    code, _, err = run("segment", "--data", "minivoc", "--root", "mini", "--model", network, *ON_CPU)
+    assert code == 3
+    assert "knows 20 classes (aeroplane, bicycle, bird, ...), the data has 10" in err
+    assert not Path("segmentation").exists()

@@ -1,0 +1,73 @@
+"""Which device, in which precision, and which of several processes speaks for all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dsna_lib.engine import devices
+from dsna_lib.engine.errors import DsnaError, RunError, first_few
+
+
+@pytest.mark.parametrize("gpu, names", [(False, {"auto": "cpu", "cpu": "cpu"}), (True, {"auto": "cuda", "cpu": "cpu"})])
+def test_the_device_of_a_name(monkeypatch, gpu, names):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert {name: devices.choose_device(name).type for name in names} == names
+    assert devices.choose_device() == devices.choose_device("auto")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert devices.choose_device("cuda").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RunError, match="^a GPU was asked for, but this machine shows no GPU; use `device` cpu$"):
+        devices.choose_device("cuda")
+
+
+@pytest.mark.parametrize("amx, precision", [(True, "bf16"), (False, "no")])
+def test_a_processor_computes_in_bf16_where_it_multiplies_such_matrices(monkeypatch, amx, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert devices.native_precision("cpu") == devices.native_precision() == precision
+
+
+def test_a_release_of_torch_that_does_not_tell_gets_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert devices.native_precision("cpu") == "no"
+
+
+@pytest.mark.parametrize("bf16, precision", [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_computes_in_half_precision(monkeypatch, bf16, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert devices.native_precision() == devices.native_precision("cuda") == precision
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert devices.native_precision("cpu") == "no"
+
+
+def test_one_process_alone_is_the_main_one_and_waits_for_nobody(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert devices.process_count() == 1
+    assert devices.is_main_process()
+    devices.wait_for_everyone()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_is_the_main_one(monkeypatch, rank):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    assert devices.process_count() == 2
+    assert devices.is_main_process() is (rank == 0)
+
+
+def test_an_error_puts_its_hint_behind_the_message():
+    error = DsnaError("rate=2 must be at most 1", "lower `rate`")
+    assert (str(error), error.hint) == ("rate=2 must be at most 1; lower `rate`", "lower `rate`")
+    assert (str(DsnaError("wrong")), DsnaError("wrong").hint) == ("wrong", "")
+
+
+def test_the_first_of_many_names():
+    assert first_few([]) == ""
+    assert first_few(["a", "b", "c"]) == "a, b, c"
+    assert first_few(list("abcde"), shown=2, separator="; ") == "a; b and 3 more"

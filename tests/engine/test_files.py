@@ -1,0 +1,116 @@
+"""Files are whole or not there at all, and JSON comes back as it was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from dsna_lib.engine import files
+
+
+def test_a_file_is_written_with_its_folders_and_replaced(tmp_path):
+    path = tmp_path / "a" / "b" / "file"
+    for content in (b"first", b"second, longer", b""):
+        files.write_atomically(str(path), lambda file, content=content: file.write(content))
+        assert path.read_bytes() == content
+    assert [inner.name for inner in path.parent.iterdir()] == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def half_and(error: BaseException):
+    def write(file):
+        file.write(b"half")
+        raise error
+
+    return write
+
+
+def test_a_full_disk_leaves_the_file_before_and_is_named(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    with pytest.raises(OSError, match=r"cannot write .*/file: No space left on device") as error:
+        files.write_atomically(path, half_and(OSError(28, "No space left on device")))
+    assert error.value.errno == 28
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt()])
+def test_whatever_else_ends_the_writing_leaves_no_half_file_either(tmp_path, error):
+    with pytest.raises(type(error)):
+        files.write_atomically(tmp_path / "file", half_and(error))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write .*/file/inner: "):
+        files.write_atomically(tmp_path / "file" / "inner", lambda file: None)
+
+
+def test_what_is_being_written_is_not_there_yet(tmp_path):
+    path = tmp_path / "file"
+
+    def write(file):
+        file.write(b"half")
+        file.flush()
+        assert not path.exists()
+        file.write(b" and all")
+
+    files.write_atomically(path, write)
+    assert path.read_bytes() == b"half and all"
+
+
+def test_who_reads_a_file_meanwhile_reads_it_to_its_end(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"first and longer")
+    with path.open("rb") as reader:
+        assert reader.read(5) == b"first"
+        files.write_atomically(path, lambda file: file.write(b"second"))
+        assert reader.read() == b" and longer"
+    assert path.read_bytes() == b"second"
+
+
+def test_json_is_indented_and_ends_its_last_line(tmp_path):
+    files.write_json(tmp_path / "a.json", {"x": [1, 2.5, None, "ä"]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text == json.dumps({"x": [1, 2.5, None, "ä"]}, indent=2) + "\n"
+    assert files.read_json(tmp_path / "a.json") == {"x": [1, 2.5, None, "ä"]}
+
+
+def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "a.json", {"x": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_plain_values_are_what_json_gives_back(tmp_path):
+    values = {
+        "tuple": (1, (2.0, None)),
+        "path": Path("a") / "b",
+        "pure": PurePosixPath("c"),
+        "set": frozenset({"b", "a"}),
+        3: True,
+    }
+    plain = files.plain(values)
+    assert plain == {"tuple": [1, [2.0, None]], "path": "a/b", "pure": "c", "set": ["a", "b"], "3": True}
+    files.write_json(tmp_path / "a.json", plain)
+    assert files.read_json(tmp_path / "a.json") == plain == files.plain(plain)
+
+
+def test_numbers_that_are_none_are_null():
+    """JSON has no word for them, and what is read again must be what was written."""
+    assert files.plain({"iou": float("nan"), "loss": [float("inf"), -float("inf"), 1.5]}) == {
+        "iou": None,
+        "loss": [None, None, 1.5],
+    }
+
+
+@pytest.mark.parametrize("value", [lambda: None, object(), {"x": os}, [1j]])
+def test_values_without_a_fixed_text_are_not_plain(value):
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        files.plain(value)

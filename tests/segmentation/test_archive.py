@@ -1,0 +1,34 @@
+"""Masks for VOC's evaluation server."""
+
+from __future__ import annotations
+
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from samples import MIXED
+
+from dsna_lib.data import write_mask
+from dsna_lib.segmentation.archive import server_archive
+from dsna_lib.segmentation.training import AnnotationError
+
+
+def test_the_servers_archive(mixed, tmp_path):
+    for k, record in enumerate(mixed.records):
+        write_mask(tmp_path / "crf" / f"{record.id}.png", np.full(MIXED[k], k, np.uint8))
+    (tmp_path / "crf" / "stray.png").write_bytes(b"")
+    path = server_archive(tmp_path / "crf", mixed, tmp_path / "results.tar.gz")
+    assert path == tmp_path / "results.tar.gz"
+    with tarfile.open(path, "r:gz") as archive:
+        assert archive.getnames() == [f"results/VOC2012/Segmentation/comp6_test_cls/p{k}.png" for k in range(5)]
+        with archive.extractfile(archive.getnames()[3]) as file:
+            assert (np.asarray(Image.open(file)) == 3).all()
+
+
+def test_masks_that_the_archive_lacks_are_named(mixed, tmp_path):
+    for name in ("p0", "p3"):
+        write_mask(tmp_path / "crf" / f"{name}.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(AnnotationError, match="crf: 3 of 5 masks are missing: p1, p2, p4$"):
+        server_archive(tmp_path / "crf", mixed, tmp_path / "results.tar.gz")
+    assert not (tmp_path / "results.tar.gz").exists()

@@ -1,0 +1,58 @@
+"""Segmentation networks: Table III, and what they can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from dsna_lib.tables.render import markdown, render_table
+from pages.stored import UNMEASURED, by_network, read, values
+
+
+def segmentation(pictures: str) -> str:
+    """Table III as measured on a kind of pictures, with how; or that it was not."""
+    parts = []
+    for network, content in by_network("III", pictures).items():
+        how = content["provenance"]
+        count = how["pictures"]
+        seeds = len(content["values"]["rows"][0]["seeds"])
+        protocol = how["protocol"].replace("; no;", "; fp32;")  # accelerate's word for it
+        protocol = protocol[0].upper() + protocol[1:]
+        parts.append(
+            f"{network}; {count['mining']:,} pictures to mine, {count['train']:,} to segment, {count['val']:,} to "
+            f"measure on; {seeds} training{'s' * (seeds > 1)} a row. {protocol}.\n"
+        )
+        parts.append(render_table(content["values"]))
+        if how.get("note"):
+            parts.append(f"*{how['note']}*\n")
+    return "\n".join(parts) or f"*On {'drawn pictures' if pictures == 'drawn' else pictures}: {UNMEASURED}.*\n"
+
+
+def overfit() -> str:
+    """Whether DeepLab-LargeFOV can learn a few photographs by heart."""
+    content = read("overfit_vgg16")
+    asked, score = content["provenance"]["arguments"], content["values"]["mean_iou"]
+    return (
+        f"Taught by the true masks of {asked['pictures']} photographs in {asked['steps']} steps, DeepLab-LargeFOV on "
+        f"VGG-16 has a mean IoU of {score['single']:.1f}% on these {asked['pictures']} at one scale and of "
+        f"{score['multi']:.1f}% at three.\n"
+    )
+
+
+def shipped_segmentation() -> str:
+    """What the segmentation network that ships scores on photographs, beside its ceiling."""
+    means = {row["title"]: row["mean"] for row in values("table_III_voc_efficientnet_lite0")["rows"]}
+    columns = {"single": "one scale", "multi": "three scales", "iou": "three scales, CRF"}
+    names = {"DSNA, merged": "this network", "full supervision": "the same, taught by true masks"}
+    return markdown(
+        ["mean IoU in percent", *columns.values()],
+        [[said, *(means[title][column] for column in columns)] for title, said in names.items()],
+    )
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "segmentation_drawn": partial(segmentation, "drawn"),
+    "segmentation_photographs": partial(segmentation, "photographs"),
+    "overfit": overfit,
+    "shipped_segmentation": shipped_segmentation,
+}
