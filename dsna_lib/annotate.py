@@ -20,7 +20,7 @@ from tqdm import tqdm
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.data.pictures import VOID, PictureError, Pictures, Record, read_mask, write_mask
 from dsna_lib.engine.errors import SettingError
-from dsna_lib.engine.pools import ALONE, Report, Share, Workers, completed, shares
+from dsna_lib.engine.pools import ALONE, Report, Workers, over_shares
 from dsna_lib.maps import MAP_KINDS, MapMaker, attention_maps, iterate_maps
 from dsna_lib.metrics import ConfusionMatrix
 
@@ -68,10 +68,10 @@ def pseudo_annotation(
 class Cues(NamedTuple):
     """What thresholds are applied to: the maps of the K classes present and the background cue, with their ranges."""
 
-    planes: Tensor  # (K + 1, H, W), the last one the channel sum of the features
-    low: Tensor  # (K + 1, 1, 1), as are the others
+    planes: Tensor  #: ``(K + 1, H, W)``, the last one the channel sum of the features
+    low: Tensor  #: ``(K + 1, 1, 1)``, as are the others
     high: Tensor
-    varied: Tensor  # bool; a constant plane says nothing: min-max would only blow up the rounding errors left in it
+    varied: Tensor  #: bool; a constant plane says nothing: min-max would only blow up the rounding errors left in it
 
 
 def cues(maps: Tensor, features: Tensor, labels: Sequence[int], size: Sequence[int]) -> Cues:
@@ -194,18 +194,15 @@ def evaluate(
         PictureError: a mask or an annotation is missing, of another size, or holds an unknown class.
     """
     matrix = ConfusionMatrix(pictures.num_classes + 1, void)
-    count = partial(_count_share, pictures.records, pictures.num_classes + 1, Path(folder))
-    counted = completed(shares(len(pictures), workers=workers), count, workers)
-    for _, counts in sorted(counted, key=lambda pair: pair[0].places.start):  # the first picture that fails is named
-        if isinstance(counts, Exception):
-            raise counts
+    count = partial(_count_share, pictures.records, matrix.num_classes, Path(folder))
+    for counts in over_shares(len(pictures), count, workers):
         matrix.merge(counts)
     return matrix
 
 
-def _count_share(records: Sequence[Record], num_classes: int, folder: Path, share: Share) -> ConfusionMatrix:
+def _count_share(records: Sequence[Record], num_classes: int, folder: Path, places: range) -> ConfusionMatrix:
     matrix = ConfusionMatrix(num_classes)
-    for record in records[share.places.start : share.places.stop]:
+    for record in records[places.start : places.stop]:
         if record.mask is None:
             raise PictureError(f"{record.image} has no ground-truth mask to evaluate against")
         target, path = read_mask(record.mask), folder / f"{record.id}.png"

@@ -32,20 +32,14 @@ FORMAT = "dsna-attention-1"  # of model files
 
 
 class AttentionOutput(NamedTuple):
-    """What an attention head returns.
+    """What an attention head returns."""
 
-    Attributes:
-        scores: ``(N, C)`` class scores p (logits).
-        expansive: ``(N, C, h, w)`` attention weights a, non-negative, summing to 1 over space;
-            ``(N, 1, h, w)`` from conventional attention; None from the single stream.
-        discriminative: ``(N, C, h, w)`` raw dense class scores s, of either sign.
-        features: ``(N, D, h, w)`` the backbone's X, where the output comes from a whole model.
-    """
-
-    scores: Tensor
+    scores: Tensor  #: ``(N, C)`` class scores p (logits)
+    #: ``(N, C, h, w)`` attention weights a, non-negative, summing to 1 over space; ``(N, 1, h, w)`` from conventional
+    #: attention; None from the single stream
     expansive: Tensor | None
-    discriminative: Tensor
-    features: Tensor | None = None
+    discriminative: Tensor  #: ``(N, C, h, w)`` raw dense class scores s, of either sign
+    features: Tensor | None = None  #: ``(N, D, h, w)`` the backbone's X, where the output comes from a whole model
 
 
 def spatial_normalize(z: Tensor) -> Tensor:

@@ -105,11 +105,12 @@ class Backbone(nn.Module):
             SettingError: more stages than there are.
         """
         total = len(self.stages)
-        self.trained_stages = total if count is None else count
-        if not 0 <= self.trained_stages <= total:
+        count = total if count is None else count
+        if not 0 <= count <= total:
             raise SettingError(f"{self.name} has {total} stages; cannot train the last {count}")
+        self.trained_stages = count
         for place, stage in enumerate(self.stages):
-            stage.requires_grad_(place >= total - self.trained_stages)
+            stage.requires_grad_(place >= total - count)
         return self
 
     def train(self, mode: bool = True) -> Backbone:

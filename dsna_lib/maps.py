@@ -104,21 +104,14 @@ def attention_maps(model: nn.Module, pictures: Tensor, present: Tensor) -> tuple
 
 
 class PictureMaps(NamedTuple):
-    """What one forward pass says of one picture.
+    """What one forward pass says of one picture."""
 
-    Attributes:
-        index: place in the data set.
-        size: ``(height, width)`` of the picture on disk, in pixels.
-        maps: kind to ``(C, h, w)`` in 0..1.
-        features: ``(D, h, w)``.
-        scores: ``(C,)`` logits.
-    """
-
+    #: place in the data set
     index: int  # type: ignore[assignment]  # which hides the tuple's method of that name
-    size: tuple[int, int]
-    maps: dict[str, Tensor]
-    features: Tensor
-    scores: Tensor
+    size: tuple[int, int]  #: ``(height, width)`` of the picture on disk, in pixels
+    maps: dict[str, Tensor]  #: kind to ``(C, h, w)`` in 0..1
+    features: Tensor  #: ``(D, h, w)``
+    scores: Tensor  #: ``(C,)`` logits
 
 
 @torch.no_grad()

@@ -313,8 +313,8 @@ def test_of_several_failing_shares_the_first_is_named(moved, monkeypatch):
     split, folder = moved
     (folder / "p03.png").unlink()
     (folder / "p06.png").unlink()
-    completed = annotate.completed
-    monkeypatch.setattr(annotate, "completed", lambda units, work, _: completed(units[::-1], work, pools.ALONE))
+    completed = pools.completed
+    monkeypatch.setattr(pools, "completed", lambda units, work, _: completed(units[::-1], work, pools.ALONE))
     with pytest.raises(PictureError, match="p03.png: no such mask"):
         evaluate(folder, split, workers=Workers(2))
 

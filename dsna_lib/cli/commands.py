@@ -36,7 +36,7 @@ def train_segmentation(parser: ArgumentParser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="FOLDER", help="to learn from: an ID.png for each picture")
     parser.add_argument("--truth", action="store_true", help="learn from the true masks instead: an upper bound")
     text = "leave out pictures whose annotation is missing or void everywhere, instead of refusing"
-    parser.add_argument("--skip-missing", "--skip", action="store_true", help=text)
+    parser.add_argument("--skip-missing", action="store_true", help=text)
     text = "SEC's losses, some of seed,expand,constrain, on the annotations as cues, instead of the cross-entropy"
     parser.add_argument("--sec", type=words, metavar="LOSSES", help=text)
     parser.add_argument("--network", metavar="NAME", help="which of the recipe's (default: the first)")

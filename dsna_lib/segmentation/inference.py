@@ -123,8 +123,7 @@ def segment_split(
     Args:
         model, pictures, folder: the model runs on the device where it is.
         kinds: of ``single`` (the middle one of `scales`), ``multi`` (all of them), ``crf`` (all, then the dense CRF).
-        scales, flip, precision: see :func:`probabilities`.
-        params: of the CRF.
+        scales, flip, precision, params: see :func:`probabilities` and :func:`refined`.
         batch_size: pictures read at a time; those of one size share a forward pass.
         workers: processes that read pictures.
 

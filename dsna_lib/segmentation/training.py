@@ -20,7 +20,7 @@ from dsna_lib.backbones import weights_digest
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.config.training import SegmentationTraining
 from dsna_lib.data import transforms
-from dsna_lib.data.pictures import VOID, PictureError, Pictures, Record, read_mask, without_masks
+from dsna_lib.data.pictures import VOID, PictureError, Pictures, read_mask, without_masks
 from dsna_lib.engine import devices, runs
 from dsna_lib.engine.errors import DsnaError, SettingError, first_few
 from dsna_lib.engine.runs import Run
@@ -35,16 +35,11 @@ class AnnotationError(DsnaError, ValueError):
 
 
 class Loss(Protocol):
-    """What a segmentation network minimizes: a frozen dataclass, so that its fields tell one run from another.
-
-    Attributes:
-        whole_pictures: it uses image labels, which speak of whole pictures and not of crops.
-        needs_masks: the batch must hold ``mask``.
-    """
+    """What a segmentation network minimizes: a frozen dataclass, so that its fields tell one run from another."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-    whole_pictures: ClassVar[bool]
-    needs_masks: ClassVar[bool]
+    whole_pictures: ClassVar[bool]  #: it uses image labels, which speak of whole pictures and not of crops
+    needs_masks: ClassVar[bool]  #: the batch must hold ``mask``
 
     def __call__(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """From logits ``(N, C + 1, h, w)`` and a batch with ``image``, ``labels`` and perhaps ``mask`` to a scalar."""
@@ -156,10 +151,9 @@ def train_segmentation(
     folder: str | Path,
     loss: Loss | None = None,
 ) -> Path:
-    """Train a segmentation network in place; see :func:`dsna_lib.training.fit`, whose errors it may end with.
+    """Train a segmentation network, which is changed in place; for errors see :func:`dsna_lib.training.fit`.
 
     Args:
-        model: it is changed.
         pictures: with masks where the loss needs them, see :func:`with_annotations`; their transform is replaced by
             the random training transform.
         config: the schedule; a loss that uses image labels is shown whole pictures, whatever it says.
@@ -198,19 +192,16 @@ def train_once(
 ) -> tuple[SegmentationModel, Run]:
     """Train a segmentation network, resume an unfinished run, or load the finished one.
 
-    Args:
-        model, config: what to train, and how.
-        pictures: with the masks to learn from, where the loss needs any.
-        folder: where to; by default the folder that configuration, loss, data and code determine.
-        loss: see :func:`train_segmentation`.
+    It goes as in :func:`dsna_lib.training.train_once`, with the report of :func:`examine`.
 
-    Returns:
-        What :func:`dsna_lib.training.train_once` returns, with the report of :func:`examine`.
+    Args:
+        model, config, folder: as there.
+        pictures: with the masks to learn from, where the loss needs any.
+        loss: see :func:`train_segmentation`; another one is another run.
 
     Raises:
         AnnotationError: pictures without a mask, and the loss needs them.
         SettingError: a loss of your own whose source cannot be read.
-        TrainingError, RunError: see :func:`dsna_lib.training.train_once`.
     """
     loss = CrossEntropy() if loss is None else loss
     config = replace(config, whole=config.whole or loss.whole_pictures)
@@ -278,7 +269,11 @@ def examine(model: SegmentationModel, pictures: Pictures, size: int, count: int 
                 peak = values.amax(dim=(0, 2, 3))
                 highest[layer] = torch.maximum(highest.get(layer, peak), peak)
         answers.update(values.argmax(dim=1).unique().tolist())
-    asked, warnings = set().union(*map(_classes_of, shown.records)), []
+    asked: set[int] = set()
+    for record in shown.records:  # the classes of its mask, or background and its image labels where it has none
+        labeled = {0, *(label + 1 for label in record.labels)}
+        asked |= labeled if record.mask is None else set(np.unique(read_mask(record.mask)).tolist()) - {VOID}
+    warnings = []
     if len(answers) == 1 and len(asked) > 1:
         name = ("background", *pictures.class_names)[min(answers)]
         warnings.append(f"the network answers {name} everywhere in {len(shown)} of its training pictures")
@@ -288,10 +283,3 @@ def examine(model: SegmentationModel, pictures: Pictures, size: int, count: int 
         warnings.append(f"{silent} of {channels} channels of the head are silent in {len(shown)} training pictures")
     counts = {"examined": len(shown), "classes_shown": len(asked), "classes_answered": len(answers)}
     return counts | {"channels": channels, "silent": silent, "warnings": warnings}
-
-
-def _classes_of(record: Record) -> set[int]:
-    """What a picture asks for: the classes of its mask, or background and its image labels where it has none."""
-    if record.mask is None:
-        return {0, *(label + 1 for label in record.labels)}
-    return set(np.unique(read_mask(record.mask)).tolist()) - {VOID}

@@ -381,7 +381,7 @@ def test_a_training_with_another_loss_does_not_go_on_in_the_same_folder(tmp_path
     config = replace(CONFIG, epochs=1)
     train_segmentation(tiny.segmentation(), split, config, tmp_path / "run")
     train_segmentation(tiny.segmentation(), split, config, tmp_path / "run", CrossEntropy())
-    with pytest.raises(RunError, match="run was made with no loss.Seen; use another folder"):
+    with pytest.raises(RunError, match="run was made with loss.CrossEntropy {}, not None; use another folder"):
         train_segmentation(tiny.segmentation(), split, config, tmp_path / "run", Seen())
 
 

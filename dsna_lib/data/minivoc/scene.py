@@ -29,19 +29,13 @@ _SCENES: tuple[tuple[Color, ...], ...] = (
 
 
 class Drawing(NamedTuple):
-    """One drawn picture.
+    """One drawn picture."""
 
-    Attributes:
-        image: ``(H, W, 3)`` uint8 RGB.
-        mask: ``(H, W)`` uint8; 0 background, 1..C classes, 255 where a pixel mixes an animal with its surroundings.
-        part: ``(H, W)`` uint8; the class index where most of a pixel is a telling part, else 0.
-        labels: sorted 0-based classes, without background, that ``mask`` shows.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  #: ``(H, W, 3)`` uint8 RGB
+    #: ``(H, W)`` uint8; 0 background, 1..C classes, 255 where a pixel mixes an animal with its surroundings
     mask: np.ndarray
-    part: np.ndarray
-    labels: tuple[int, ...]
+    part: np.ndarray  #: ``(H, W)`` uint8; the class index where most of a pixel is a telling part, else 0
+    labels: tuple[int, ...]  #: sorted 0-based classes, without background, that ``mask`` shows
 
 
 def _motif(pen: Pen, dice: Dice, kind: str, color: Color) -> None:
