@@ -360,22 +360,14 @@ def test_a_head_names_itself_as_a_row_does():
 # --- import cost ------------------------------------------------------------------------------------------------------
 
 IMPORT = """
-import sys, time
-start = time.perf_counter()
+import sys
 import dsna_lib.config.recipe
-print(time.perf_counter() - start, *{"torch", "numpy", "PIL", "scipy", "pandas", "timm"} & set(sys.modules))
+print(*{"torch", "numpy", "PIL", "scipy", "pandas", "timm"} & set(sys.modules))
 """
 
 
-def test_configurations_are_imported_without_torch_and_at_once():
-    """For ``--help``. The quickest of several tries: other programs may be busy here."""
-    times = []
-    for _ in range(5):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-        done = subprocess.run(
-            [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, env=environment
-        )
-        took, *heavy = done.stdout.split()
-        assert heavy == []
-        times.append(float(took))
-    assert min(times) < 0.1
+def test_configurations_are_imported_without_torch():
+    """For ``--help``, which should answer at once."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == []
