@@ -129,5 +129,4 @@ def executor(monkeypatch) -> list[Workers]:
 
     monkeypatch.setattr(pools, "SHARE", 1)
     monkeypatch.setattr(pools, "completed", completed)
-    monkeypatch.setattr("dsna_lib.annotate.completed", completed)
     return asked
