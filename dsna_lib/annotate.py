@@ -69,9 +69,10 @@ class Cues(NamedTuple):
     """What thresholds are applied to: the maps of the K classes present and the background cue, with their ranges."""
 
     planes: Tensor  #: ``(K + 1, H, W)``, the last one the channel sum of the features
-    low: Tensor  #: ``(K + 1, 1, 1)``, as are the others
-    high: Tensor
-    varied: Tensor  #: bool; a constant plane says nothing: min-max would only blow up the rounding errors left in it
+    low: Tensor  #: ``(K + 1, 1, 1)`` lowest values
+    high: Tensor  #: ``(K + 1, 1, 1)`` highest values
+    #: ``(K + 1, 1, 1)`` bool; a constant plane says nothing: min-max would only blow up the rounding errors left in it
+    varied: Tensor
 
 
 def cues(maps: Tensor, features: Tensor, labels: Sequence[int], size: Sequence[int]) -> Cues:
