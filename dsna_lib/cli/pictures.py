@@ -29,7 +29,7 @@ from dsna_lib.data import Pictures, Record, sources, voc
 from dsna_lib.data.pictures import without_masks
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
-from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.files import make_folder, write_atomically
 from dsna_lib.engine.pools import Report, Workers, run_shares
 from dsna_lib.engine.provenance import write_result
 from dsna_lib.maps import MAP_KINDS, iterate_maps
@@ -133,13 +133,6 @@ def _wrote(folder: Path, report: Report, **more: Any) -> dict[str, Any]:
     return {"done": done, "folder": folder, **more, "written": written, "skipped": skipped, "failed": failed}
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write into the folder {folder}: {error.strerror}") from error
-
-
 # --- maps and annotations ---------------------------------------------------------------------------------------------
 
 
@@ -200,7 +193,7 @@ def _annotate_pictures(
     result: dict[str, Any] = {"done": 0, "labels_predicted": guess, "pictures": [], "failed": {}}
     if guess:
         print("The labels are predicted by the model, not given.")
-    _make_folder(args.out)
+    make_folder(args.out)
     for picture in iterate_maps(_attention_model(file), pictures, failed=result["failed"], **_map_options(args)):
         record = pictures.records[picture.index]
         record = replace(record, labels=photos.predicted_labels(picture)) if guess else record
@@ -291,7 +284,7 @@ def _segment_pictures(args: argparse.Namespace, paths: Sequence[Path], config: I
     result: dict[str, Any] = {"done": 0, "pictures": [], "failed": {}}
     device = choose_device(args.device)
     model = networks.load(_model_path(args, checkpoints.SEGMENTATION)).to(device)
-    _make_folder(args.out)
+    make_folder(args.out)
     for path in paths:
         with noted(args, result, path.stem):
             shown = photos.write_segmentation(path, model, args.out / path.stem, config, args.max_side)

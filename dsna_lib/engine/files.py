@@ -31,6 +31,18 @@ def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
             os.unlink(temporary)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where it is not.
+
+    Raises:
+        OSError: it cannot be made; the message says where.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write into the folder {folder}: {error.strerror}") from error
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from dsna_lib.engine import devices, provenance
 from dsna_lib.engine.errors import RunError
-from dsna_lib.engine.files import plain, read_json, write_json
+from dsna_lib.engine.files import make_folder, plain, read_json, write_json
 
 if TYPE_CHECKING:
     from dsna_lib.data.pictures import Pictures
@@ -183,10 +183,7 @@ def claim_folder(folder: str | Path, stage: str, **identity: Any) -> Run:
         OSError: the folder cannot be written.
     """
     folder, mine = Path(folder), plain(identity)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write into the folder {folder}: {error.strerror}") from error
+    make_folder(folder)
     card = Run(folder, stage, {}).read()
     refused = ""
     if card:
