@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,8 @@ def annotate_split(
     precision: str = "no",
     workers: int = 0,
     maker: MapMaker = attention_maps,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
     foreground_threshold: float = FOREGROUND_THRESHOLD,
     background_threshold: float = BACKGROUND_THRESHOLD,
 ) -> Report:
@@ -146,8 +148,8 @@ def annotate_split(
         model: an attention model; it runs on the device where it is.
         pictures: with image labels; masks are not read.
         kinds: of ``expansive``, ``discriminative``, ``merged``; with another `maker`, of the kinds that it makes.
-        size, batch_size, precision, workers, maker: see :func:`dsna_lib.maps.iterate_maps`; for the thresholds, see
-            :func:`pseudo_annotation`.
+        size, batch_size, precision, workers, maker, scales, flip: see :func:`dsna_lib.maps.iterate_maps`; for the
+            thresholds, see :func:`pseudo_annotation`.
 
     Raises:
         SettingError: an unknown kind.
@@ -164,7 +166,8 @@ def annotate_split(
             report.skipped += [pictures.records[place].id for place in batch]
         else:
             todo += batch
-    made = iterate_maps(model, pictures, todo, size, batch_size, precision, workers, report.failed, maker)
+    views: dict[str, Any] = {"scales": scales, "flip": flip}
+    made = iterate_maps(model, pictures, todo, size, batch_size, precision, workers, report.failed, maker, **views)
     for picture in tqdm(made, total=len(todo), leave=False, disable=None, unit="picture"):
         record = pictures.records[picture.index]
         absent = {kind: file for kind, file in files[picture.index].items() if not file.is_file()}

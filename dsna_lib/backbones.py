@@ -25,7 +25,7 @@ from dsna_lib.engine import runs
 from dsna_lib.engine.errors import DsnaError, SettingError, first_few
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-VGG16_FILE = "vgg16-features-imagenet.pth"
+WEIGHT_FILES = {"vgg16": "vgg16-features-imagenet.pth", "resnet50_caffe": "resnet50-imagenet-caffe.pth"}
 VGG16_CLASSIFIER = {  # two hidden layers under DeepLab's names, under torchvision's, and their shapes
     "fc6.weight": ("classifier.0.weight", (4096, 512 * 7 * 7)),
     "fc6.bias": ("classifier.0.bias", (4096,)),
@@ -71,7 +71,21 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures ``(N, 3, H, W)``, RGB in 0..1, to features ``(N, D, h, w)``."""
+        """Pictures ``(N, 3, H, W)``, RGB in 0..1, to features ``(N, D, h, w)``.
+
+        Raises:
+            SettingError: pictures of a size that this backbone cannot take.
+        """
+        try:
+            return self._features(pictures)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError) as error:  # timm's fixed-size networks assert
+            (height, width), first = pictures.shape[-2:], str(error).partition("\n")[0]
+            said = f"{self.name} makes no features of {height} x {width} pixels ({first})"
+            raise SettingError(said, "choose another `crop` or `size`, or another backbone") from error
+
+    def _features(self, pictures: Tensor) -> Tensor:
         frozen = len(self.stages) - self.trained_stages
         if self._known is None or frozen == 0 or pictures.device.type != "cpu":
             return self.stages((pictures - self.mean) / self.std)
@@ -127,8 +141,8 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
     """Make a backbone by name, in evaluation mode and channels_last.
 
     Args:
-        name: ``"vgg16"`` (to relu5_3, D = 512, as in the paper), ``"efficientnet_lite0"`` (D = 1280), or any
-            timm model with ``features_only`` support.
+        name: ``"vgg16"`` (to relu5_3, D = 512, as in the paper), ``"efficientnet_lite0"`` (D = 1280),
+            ``"resnet50_caffe"`` (D = 2048, as its authors released it), or any timm model with ``features_only``.
         output_stride: pixels a feature cell stands for. VGG-16 to relu5_3 has 16.
         weights: ``"imagenet"``, the path of a weight file, or None for random weights.
 
@@ -144,6 +158,8 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
         backbone = _vgg16(output_stride, weights)
     elif name == "efficientnet_lite0":
         backbone = _efficientnet_lite0(output_stride, weights)
+    elif name == "resnet50_caffe":
+        backbone = _resnet50_caffe(output_stride, weights)
     else:
         backbone = _from_timm(name, output_stride, weights)
     return backbone.eval().to(memory_format=torch.channels_last)
@@ -184,7 +200,7 @@ def weights_file(name: str, weights: str | Path | None) -> Path | None:
     if name == "efficientnet_lite0":
         return _packaged_lite0()
     folder = os.environ.get(WEIGHTS_FOLDER)
-    if folder and name == "vgg16" and (local := Path(folder) / VGG16_FILE).is_file():
+    if folder and name in WEIGHT_FILES and (local := Path(folder) / WEIGHT_FILES[name]).is_file():
         return local
     return None
 
@@ -251,6 +267,26 @@ def _efficientnet_lite0(output_stride: int, weights: str | Path | None) -> Backb
     stages = nn.Sequential(stem, *whole.blocks, head)
     # These weights were trained on (x - 127) / 128 of 0..255 values.
     return Backbone("efficientnet_lite0", stages, 1280, output_stride, (127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def _resnet50_caffe(output_stride: int, weights: str | Path | None) -> Backbone:
+    """ResNet-50 of He et al. (2016): where a stage halves the grid, its first 1x1 convolution has the stride.
+
+    Elsewhere it is the 3x3 one, and these weights do not fit that.
+    """
+    whole: Any = timm.create_model("resnet50", output_stride=output_stride)
+    for stage in (whole.layer2, whole.layer3, whole.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+    stem = nn.Sequential(whole.conv1, whole.bn1, whole.act1, whole.maxpool)
+    path = weights_file("resnet50_caffe", weights)
+    if path is not None:
+        load_into(whole, load_weights(path), path)
+    elif weights is not None:
+        file = WEIGHT_FILES["resnet50_caffe"]
+        hint = f"tools/resnet50_weights.py makes {file}; put it into the folder that {WEIGHTS_FOLDER} names"
+        raise CheckpointError("the ImageNet weights of resnet50_caffe are not here", hint)
+    stages = nn.Sequential(stem, whole.layer1, whole.layer2, whole.layer3, whole.layer4)
+    return Backbone("resnet50_caffe", stages, 2048, output_stride)
 
 
 def _packaged_lite0() -> Path:

@@ -8,11 +8,12 @@ score goes with a difficult, often small object, and moves the weight to the dis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dsna_lib.attention import AttentionOutput
 from dsna_lib.data import transforms
@@ -81,6 +82,21 @@ def merge(
     return p_hat * min_max(expansive) + (1 - p_hat) * normalize_discriminative(discriminative)  # Eq. 11
 
 
+def similarities(maps: Tensor) -> Tensor:
+    """How alike maps are: the cosine of each pair of K maps ``(K, h, w)``, ``(K (K - 1) / 2,)``.
+
+    It is 1 for maps that differ by a factor, and 0 where one is zero wherever the other is not. Maps of classes that
+    stand in different places of a picture should have little in common.
+
+    Example:
+        >>> similarities(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[3.0, 0.0]]]))
+        tensor([0., 1., 0.])
+    """
+    directions = functional.normalize(maps.flatten(1), dim=1)
+    first, second = torch.triu_indices(len(maps), len(maps), 1, device=maps.device)
+    return (directions[first] * directions[second]).sum(dim=1)
+
+
 def from_output(output: AttentionOutput) -> dict[str, Tensor]:
     """The normalized maps that an attention head's output holds, each ``(N, C, h, w)`` float32 in 0..1.
 
@@ -125,6 +141,8 @@ def iterate_maps(
     workers: int = 0,
     failed: dict[str, str] | None = None,
     maker: MapMaker = attention_maps,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
 ) -> Iterator[PictureMaps]:
     """The maps of each readable picture, in order: all kinds and all classes from one forward pass.
 
@@ -138,6 +156,8 @@ def iterate_maps(
         failed: collects id to reason of pictures that cannot be read; without it they raise.
         maker: makes the maps of a batch; another method's, such as :func:`dsna_lib.methods.cams.cam_maps`, gives its
             own kinds.
+        scales, flip: average maps, features and scores over these multiples of `size`, and over mirror images, on
+            the grid of the first scale: as many forward passes.
 
     Raises:
         PictureError: an unreadable picture, where `failed` is None.
@@ -145,7 +165,7 @@ def iterate_maps(
     """
     device = next(model.parameters()).device
     loader = torch.utils.data.DataLoader(
-        _Reader(pictures, size, failed is not None),
+        _Reader(pictures, [round(size * scale) for scale in scales], failed is not None),
         sampler=range(len(pictures)) if indices is None else indices,
         batch_size=batch_size,
         num_workers=workers,
@@ -158,26 +178,48 @@ def iterate_maps(
         items = [item for item in items if "error" not in item]
         if not items:
             continue
-        batch = torch.stack([item["image"] for item in items]).to(device, memory_format=torch.channels_last)
+        views = [torch.stack(images) for images in zip(*(item["images"] for item in items), strict=True)]
         present = torch.stack([item["labels"] for item in items]).to(device) > 0
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                output, maps = maker(model, batch, present)
+                made = [_viewed(maker, model, view.to(device), present, False) for view in views]
+                made += [_viewed(maker, model, view.to(device), present, True) for view in views if flip]
         except torch.OutOfMemoryError as error:
             said = f"out of memory with {len(items)} pictures of {size} pixels"
             raise RunError(said, "lower `batch_size`") from error
-        features, scores = output.features, output.scores.float()
-        assert features is not None, "a map maker's output comes from a whole model"
+        scores = torch.stack([scores for scores, _ in made]).mean(dim=0)
+        grids = {name: _mean_on_first([grids[name] for _, grids in made]) for name in made[0][1]}
+        features = grids.pop("features")
         for place, item in enumerate(items):
-            own = {kind: batch_maps[place] for kind, batch_maps in maps.items()}
-            yield PictureMaps(item["index"], item["size"], own, features[place].float(), scores[place])
+            own = {kind: batch_maps[place] for kind, batch_maps in grids.items()}
+            yield PictureMaps(item["index"], item["size"], own, features[place], scores[place])
+
+
+def _viewed(
+    maker: MapMaker, model: nn.Module, batch: Tensor, present: Tensor, mirrored: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Scores ``(N, C)``; maps ``(N, C, h, w)`` and ``"features"`` of a batch or its mirror image, turned back."""
+    batch = batch.flip(-1) if mirrored else batch
+    output, maps = maker(model, batch.contiguous(memory_format=torch.channels_last), present)
+    assert output.features is not None, "a map maker's output comes from a whole model"
+    grids = maps | {"features": output.features.float()}
+    return output.scores.float(), {name: grid.flip(-1) if mirrored else grid for name, grid in grids.items()}
+
+
+def _mean_on_first(grids: list[Tensor]) -> Tensor:
+    """The mean of ``(N, K, h, w)`` of several sizes, on the first one's grid."""
+    if len(grids) == 1:
+        return grids[0]
+    size = grids[0].shape[-2:]
+    return torch.stack([functional.interpolate(grid, size, mode="bilinear") for grid in grids]).mean(dim=0)
 
 
 class _Reader(torch.utils.data.Dataset):
-    """Pictures at the network's size, with their own size beside them; optionally errors as items."""
+    """Pictures at the network's sizes, with their own size beside them; optionally errors as items."""
 
-    def __init__(self, pictures: Pictures, size: int, tolerant: bool) -> None:
-        self.pictures, self.shrink, self.tolerant = pictures.with_transform(None), transforms.inference(size), tolerant
+    def __init__(self, pictures: Pictures, sizes: Sequence[int], tolerant: bool) -> None:
+        self.pictures, self.tolerant = pictures.with_transform(None), tolerant
+        self.shrink = [transforms.inference(size) for size in sizes]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
@@ -186,4 +228,5 @@ class _Reader(torch.utils.data.Dataset):
             if not self.tolerant:
                 raise
             return {"id": self.pictures.records[index].id, "error": str(error)}
-        return item | {"size": tuple(item["image"].shape[-2:]), "image": self.shrink(item["image"])}
+        image = item["image"]
+        return item | {"size": tuple(image.shape[-2:]), "images": [shrink(image) for shrink in self.shrink]}

@@ -23,6 +23,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 from tqdm import tqdm
 
 from dsna_lib import attention
@@ -32,10 +33,14 @@ from dsna_lib.config.attention import ModelConfig
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import transforms
 from dsna_lib.data.pictures import Pictures
+from dsna_lib.data.sampling import BalancedSampler
+from dsna_lib.diagnostics import examine, hold_out, mean_average_precision
 from dsna_lib.engine import devices, runs
 from dsna_lib.engine.errors import DsnaError
 from dsna_lib.engine.files import write_atomically
 from dsna_lib.engine.runs import Run
+
+CURVE_POINTS = 10  # of a learning curve
 
 
 class TrainingError(DsnaError, RuntimeError):
@@ -54,7 +59,7 @@ def train_once(
 
     Returns:
         The model in evaluation mode on the CPU, and its run (``model.pth`` and ``metrics.jsonl`` inside), whose metrics
-        end with the report of :func:`examine`.
+        are the log's last line, the report of :func:`examine`, and the ``curve`` of :func:`read_curve`.
 
     Raises:
         TrainingError: see :func:`fit`.
@@ -73,7 +78,7 @@ def train_once(
         report = examine(network, pictures)
         if devices.is_main_process():
             attention.save(network, folder / "model.pth")
-        return read_log(folder)[-1] | report
+        return read_log(folder)[-1] | report | {"curve": read_curve(folder)}
 
     identity = {
         "model": asdict(model),
@@ -85,43 +90,23 @@ def train_once(
     return attention.load(run.folder / "model.pth", pictures.class_names), run
 
 
-@torch.no_grad()
-def examine(model: AttentionModel, pictures: Pictures, count: int = 32) -> dict[str, Any]:
-    """Whether a classifier has collapsed: what it answers to some of its own training pictures.
-
-    The model is left in evaluation mode; `count` pictures, evenly spread, are shown whole.
-
-    Returns:
-        ``examined`` (pictures), ``classes_shown`` (how many classes their labels name), ``classes_answered`` (how many
-        are the first choice of any picture), and ``warnings``: sentences that name what is wrong, if anything is.
-    """
-    shown = spread(pictures, count).with_transform(transforms.inference(224))
-    device = next(model.parameters()).device
-    model.eval()
-    answers = {int(model(shown[k]["image"][None].to(device)).scores.argmax()) for k in range(len(shown))}
-    labels = [set(record.labels) for record in shown.records]
-    wrong = sum(bool(named) and not answers & named for named in labels)
-    warnings = []
-    if len(answers) == 1 and wrong > len(shown) / 10:  # where nearly all pictures show one class, it may be right
-        name = pictures.class_names[min(answers)]
-        warnings.append(f"the classifier answers {name} to all of {len(shown)} training pictures, {wrong} without it")
-    counts = {"examined": len(shown), "classes_shown": len(set().union(*labels)), "classes_answered": len(answers)}
-    return counts | {"warnings": warnings}
-
-
-def spread(pictures: Pictures, count: int) -> Pictures:
-    """At most `count` of the pictures, evenly spread: they may lie sorted by their classes."""
-    total, count = len(pictures), min(count, len(pictures))
-    places = [(2 * part + 1) * total // (2 * count) for part in range(count)]  # the middles of equal parts
-    return pictures.with_records([pictures.records[place] for place in places])
+def augmentation(config: TrainingConfig) -> v2.Compose:
+    """The random training transform that a configuration asks for."""
+    if config.crops == "whole":
+        return transforms.whole(config.crop)
+    if config.crops == "resized":
+        return transforms.resized(config.crop, config.shares)
+    return transforms.train(config.crop, config.scales)
 
 
 def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingConfig, folder: str | Path) -> Path:
     """Train an attention model in place, on pictures and their image labels and nothing else; see :func:`fit`.
 
-    The pictures' transform is replaced by the random training transform.
+    The pictures' transform is replaced by the random training transform. On those that the configuration holds out,
+    the classifier's mean average precision is measured as it learns: a learning curve, see :func:`read_curve`.
     """
-    augmented = pictures.with_transform(transforms.train(config.crop, config.scales), seed=config.seed)
+    learned, held = hold_out(pictures, config.held_out)
+    augmented = learned.with_transform(augmentation(config), seed=config.seed)
     groups = [
         {"params": [p for p in model.backbone.parameters() if p.requires_grad], "lr": config.backbone_rate},
         {"params": list(model.head.parameters()), "lr": config.head_rate},
@@ -130,7 +115,10 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
     def loss_of(output: AttentionOutput, batch: dict[str, Tensor]) -> Tensor:
         return classification_loss(output.scores, batch["labels"], config.loss_over_classes)  # Eq. 10
 
-    return fit(model, augmented, groups, loss_of, config, folder)
+    def precision_of(model: AttentionModel) -> dict[str, float]:
+        return {"mean_average_precision": mean_average_precision(model, held, config.crop)}
+
+    return fit(model, augmented, groups, loss_of, config, folder, precision_of if len(held) else None)
 
 
 def fit(
@@ -140,16 +128,18 @@ def fit(
     loss_of: Callable[[Any, dict[str, Tensor]], Tensor],
     config: TrainingConfig,
     folder: str | Path,
+    measure: Callable[[Any], dict[str, float]] | None = None,
 ) -> Path:
     """The loop; returns the folder.
 
     Args:
         model: called with ``batch["image"]``; changed in place.
         pictures: with their training transform.
-        groups: parameter groups for SGD, each with ``params`` and ``lr``.
+        groups: parameter groups for the optimizer, each with ``params`` and ``lr``.
         loss_of: (model output, batch) to a scalar loss.
         config: the schedule.
         folder: for checkpoints and ``metrics.jsonl``; an unfinished run in it is resumed.
+        measure: how well a model does; asked at :data:`CURVE_POINTS` evenly spread steps, of which the last is one.
 
     Raises:
         TrainingError: NaN loss, out of memory, a batch that does not fit, a damaged checkpoint.
@@ -159,7 +149,7 @@ def fit(
     accelerator = _accelerator(config)
     set_seed(config.seed)
     groups = [group for group in groups if group["params"]]
-    optimizer = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    optimizer = _optimizer(groups, config)
     loader = _loader(pictures, config, accelerator)
     if accelerator.is_main_process:
         runs.claim_folder(folder, "train", training=config.identity())
@@ -169,7 +159,9 @@ def fit(
 
     step = _resume(accelerator, folder)
     log = _Log(folder / "metrics.jsonl", step) if accelerator.is_main_process else None
-    bar = tqdm(total=config.epochs * len(loader), initial=step, leave=False, disable=None, unit="step")
+    total = config.epochs * len(loader)
+    looks = {total * (k + 1) // CURVE_POINTS for k in range(CURVE_POINTS)} if measure else set()
+    bar = tqdm(total=total, initial=step, leave=False, disable=None, unit="step")
     prepared.train()
     for epoch in range(step // len(loader), config.epochs):
         pictures.set_epoch(epoch)
@@ -177,16 +169,20 @@ def fit(
         batches.set_epoch(epoch)
         for batch in batches:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * config.rate_factor(step / len(loader))
+                group["lr"] = rate * config.rate_factor(step, len(loader))
             # Dropout follows from the position in the run: starting a data loader moves torch's own random state on.
             drawn = np.random.SeedSequence([config.seed, step, accelerator.process_index]).generate_state(1)
             torch.manual_seed(int(drawn[0]))
             loss = _step(accelerator, prepared, optimizer, loss_of, batch, step)
             step += 1
             bar.update()
+            measured = {}
+            if measure and step in looks:
+                measured = measure(accelerator.unwrap_model(prepared))
+                prepared.train()
             if log:
-                log.write(step=step, epoch=epoch, loss=loss, rate=optimizer.param_groups[-1]["lr"])
-            if step % (config.checkpoint_every or len(loader)) == 0 or step == config.epochs * len(loader):
+                log.write(step=step, epoch=epoch, loss=loss, rate=optimizer.param_groups[-1]["lr"], **measured)
+            if step % (config.checkpoint_every or len(loader)) == 0 or step == total:
                 _save(accelerator, prepared, folder, step)
     bar.close()
     accelerator.wait_for_everyone()
@@ -204,16 +200,24 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
     return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu", dataloader_config=order)
 
 
+def _optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
 def _loader(pictures: Pictures, config: TrainingConfig, accelerator: Accelerator) -> DataLoader:
     size, count = config.batch_size, accelerator.num_processes
     if size % count:
         raise TrainingError(f"a batch of {size} does not divide over {count} processes", f"use a multiple of {count}")
     if len(pictures) < size:
         raise TrainingError(f"{len(pictures)} pictures do not fill one batch of {size}", "lower `batch_size`")
+    sampler = BalancedSampler(pictures, config.balance, config.seed) if config.balance else None
     return DataLoader(
         pictures,
         batch_size=size // count,
-        shuffle=True,
+        sampler=sampler,
+        shuffle=sampler is None,
         drop_last=True,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
@@ -302,5 +306,14 @@ class _Log:
 
 
 def read_log(folder: str | Path) -> list[dict[str, float]]:
-    """The metrics log of a run: one dict a step, with ``step``, ``epoch``, ``loss``, ``rate``, ``seconds``."""
+    """The metrics log of a run: one dict a step, with ``step``, ``epoch``, ``loss``, ``rate``, ``seconds``.
+
+    Some have what was measured, too, see :func:`fit`.
+    """
     return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_curve(folder: str | Path, measure: str = "mean_average_precision") -> dict[str, list[float]]:
+    """The learning curve of a run: ``step`` and `measure`, where it was measured; both empty where it never was."""
+    looks = [line for line in read_log(folder) if measure in line]
+    return {name: [line[name] for line in looks] for name in ("step", measure)}

@@ -58,7 +58,7 @@ def test_the_method_is_the_librarys(page: dict[str, Any]) -> None:
 def test_a_row_was_trained_without_masks(page: dict[str, Any]) -> None:
     trained = page["provenance"]["trained"]["MIL-FCN"]["0"]
     assert trained["data"]["pictures"] == len(page["experiment"].train) == 24
-    assert trained["training"]["whole"] is True
+    assert trained["training"]["crops"] == "whole"
     assert trained["metrics"]["step"] == 4
     (described,) = [name for name in trained["loss"] if name != "code"]
     assert described == "MILLoss"

@@ -24,7 +24,7 @@ from dsna_lib.backbones import (
     load_weights,
     weights_digest,
 )
-from dsna_lib.engine.errors import DsnaError
+from dsna_lib.engine.errors import DsnaError, SettingError
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def vgg_file(tmp_path_factory):
     """Random VGG-16 weights under torchvision's names, and the layers that have them."""
     torch.manual_seed(0)
     layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)[:30].eval()
-    path = tmp_path_factory.mktemp("weights") / backbones.VGG16_FILE
+    path = tmp_path_factory.mktemp("weights") / backbones.WEIGHT_FILES["vgg16"]
     state = {f"features.{k}": v for k, v in layers.state_dict().items()}
     torch.save(state | {"classifier.0.weight": torch.zeros(2, 2)}, path)
     return path, layers
@@ -143,7 +143,7 @@ def test_missing_lite0_package(monkeypatch):
 
 
 def test_weights_are_told_apart_by_what_is_in_their_file(tmp_path, monkeypatch):
-    (tmp_path / backbones.VGG16_FILE).write_bytes(b"one")
+    (tmp_path / backbones.WEIGHT_FILES["vgg16"]).write_bytes(b"one")
     (tmp_path / "other.pth").write_bytes(b"one")
     monkeypatch.delenv(backbones.WEIGHTS_FOLDER, raising=False)
     assert weights_digest("vgg16", None) is None
@@ -302,3 +302,8 @@ def test_normalization_travels_with_the_backbone_but_not_in_its_file():
     backbone = tiny.backbone()
     assert not {"mean", "std"} & backbone.state_dict().keys()
     assert backbone.double().mean.dtype == torch.float64
+
+
+def test_a_size_that_a_backbone_cannot_take_is_one_sentence():
+    with pytest.raises(SettingError, match=r"vgg16 makes no features of 8 x 12 pixels \(.*too small\); choose another"):
+        backbones.create("vgg16", weights=None)(torch.rand(1, 3, 8, 12))

@@ -21,6 +21,7 @@ LAYERS = (
     ("backbones",),
     ("model_files",),
     ("attention",),
+    ("diagnostics",),
     ("training",),
     ("maps",),
     ("annotate",),

@@ -7,10 +7,11 @@ import numpy_reference as reference
 import pytest
 import tiny
 import torch
+from torch.nn import functional
 
 from dsna_lib import maps
 from dsna_lib.attention import AttentionModel, AttentionOutput, ConventionalAttention, SingleStreamAttention
-from dsna_lib.data import PictureError
+from dsna_lib.data import PictureError, transforms
 
 
 def triple(seed: int, c: int = 4, h: int = 3, w: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -106,6 +107,17 @@ def pictures(tmp_path):
     return tiny.pictures(tmp_path, 7)
 
 
+def test_similarities_are_cosines_of_all_pairs():
+    planes = torch.tensor(np.random.default_rng(0).random((4, 3, 5)))
+    flat = planes.flatten(1).numpy()
+    expected = [
+        flat[i] @ flat[j] / np.linalg.norm(flat[i]) / np.linalg.norm(flat[j]) for i in range(4) for j in range(i + 1, 4)
+    ]
+    np.testing.assert_allclose(maps.similarities(planes), expected)
+    assert maps.similarities(planes[:1]).shape == (0,)
+    assert maps.similarities(torch.stack([planes[0], 0 * planes[0]])).item() == 0
+
+
 def test_every_map_comes_from_one_forward_pass_in_order(pictures):
     model = tiny.model()
     calls = []
@@ -198,3 +210,30 @@ def test_a_maker_may_take_gradients(pictures):
 
     picture = next(maps.iterate_maps(tiny.model(), pictures, size=24, maker=maker))
     assert picture.maps["slope"].abs().sum() > 0
+
+
+def test_several_scales_and_mirror_images_are_averaged_on_the_first_grid(pictures):
+    """Against one pass a view, put together by hand."""
+    model, scales = tiny.model(), (1.0, 1.5)
+    made = next(maps.iterate_maps(model, pictures, size=32, scales=scales, flip=True))
+    image, expected = pictures[0]["image"], []
+    for scale in scales:
+        shown = transforms.inference(round(32 * scale))(image)[None]
+        for mirrored in (False, True):
+            output, own = maps.attention_maps(model, shown.flip(-1) if mirrored else shown, torch.ones(1, 3))
+            own |= {"features": output.features}
+            turned = {kind: grid.flip(-1) if mirrored else grid for kind, grid in own.items()}
+            small = {kind: functional.interpolate(grid, (8, 8), mode="bilinear") for kind, grid in turned.items()}
+            expected.append(small | {"scores": output.scores})
+    mean = {name: torch.stack([view[name] for view in expected]).mean(dim=0)[0].detach() for name in expected[0]}
+    for name, own in (made.maps | {"features": made.features, "scores": made.scores}).items():
+        torch.testing.assert_close(own, mean[name], msg=name)
+    plain = next(maps.iterate_maps(model, pictures, size=32))
+    assert not torch.allclose(made.maps["merged"], plain.maps["merged"])
+
+
+def test_the_first_scale_sets_the_grid(pictures):
+    grids = [
+        next(maps.iterate_maps(tiny.model(), pictures, size=32, scales=s)).features.shape for s in ((1, 2), (2, 1))
+    ]
+    assert grids == [(8, 8, 8), (8, 16, 16)]

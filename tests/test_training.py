@@ -8,16 +8,20 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from accelerate import PartialState
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+from torch import nn
 
 from dsna_lib import backbones, training
-from dsna_lib.attention import AttentionOutput, ModelConfig
-from dsna_lib.data import Pictures
+from dsna_lib.attention import ModelConfig
 from dsna_lib.data import pictures as pictures_module
+from dsna_lib.data import transforms
+from dsna_lib.diagnostics import examine, hold_out
 from dsna_lib.engine.devices import is_main_process, native_precision, wait_for_everyone
 from dsna_lib.engine.errors import RunError, SettingError
 from dsna_lib.engine.files import read_json
@@ -25,9 +29,7 @@ from dsna_lib.training import (
     TrainingConfig,
     TrainingError,
     checkpoints,
-    examine,
     read_log,
-    spread,
     train_attention,
     train_once,
 )
@@ -343,12 +345,125 @@ def test_two_gloo_processes_train_what_one_trains(tmp_path, split):
     assert [p.name for p in checkpoints(tmp_path / "two")] == ["checkpoint-0000004"]
 
 
+def test_the_rates_rise_over_the_first_steps():
+    config = TrainingConfig(epochs=2, warm_up=4, schedule="poly")
+    factors = [config.rate_factor(step, 50) for step in (0, 1, 3, 4, 50, 99)]
+    falling = [(1 - step / 100) ** 0.9 for step in (0, 1, 3, 4, 50, 99)]
+    assert factors == pytest.approx([f * w for f, w in zip(falling, (0.2, 0.4, 0.8, 1, 1, 1), strict=True)])
+    assert [TrainingConfig(warm_up=1).rate_factor(step, 700) for step in (0, 1, 7000)] == [0.5, 1, 0.1]
+
+
+def adamw(parameter, gradients, rates, decay):
+    """Loshchilov and Hutter (2019), Algorithm 2, in plain numbers."""
+    first = second = 0.0
+    for step, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        corrected = (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        parameter -= rate * decay * parameter + rate * corrected
+    return parameter
+
+
+def test_adamw_with_its_schedule_equals_plain_numbers(tmp_path, split):
+    """A model of one number whose loss is k times it in step k."""
+
+    class Number(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value = nn.Parameter(torch.tensor(2.0))
+            self.calls = 0
+
+        def forward(self, image):
+            self.calls += 1
+            return self.calls * self.value
+
+    config = replace(CONFIG, epochs=2, optimizer="adamw", weight_decay=0.1, schedule="poly", warm_up=2)
+    model = Number()
+    shown = split.with_transform(training.augmentation(config))
+    groups = [{"params": [model.value], "lr": 0.05}]
+    training.fit(model, shown, groups, lambda output, batch: output, config, tmp_path / "run")
+    rates = [0.05 * config.rate_factor(step, 4) for step in range(8)]
+    assert model.value.item() == pytest.approx(adamw(2.0, range(1, 9), rates, 0.1), rel=1e-5)
+    assert [line["rate"] for line in read_log(tmp_path / "run")] == pytest.approx(rates)
+
+
+def test_a_training_that_diverges_with_adamw_is_told_in_a_sentence_and_keeps_its_checkpoint(tmp_path, split):
+    config = replace(CONFIG, optimizer="adamw", backbone_rate=1e19, head_rate=1e19, checkpoint_every=1)
+    with pytest.raises(TrainingError, match=r"(loss became nan|weights became infinite or NaN).*lower `backbone_rate`"):
+        train_attention(tiny.model(), split, config, tmp_path / "run")
+    for folder in checkpoints(tmp_path / "run"):
+        state = load_file(folder / "model.safetensors")
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+HOLDING = replace(CONFIG, held_out=0.25, optimizer="adamw", backbone_rate=0.001, head_rate=0.01)
+
+
+def test_pictures_that_are_held_out_are_not_learned_from(tmp_path, split, monkeypatch):
+    learned, held = hold_out(split, 0.25)
+    assert len(held) == 2
+    assert not {r.id for r in learned.records} & {r.id for r in held.records}
+    assert len(learned) + len(held) == len(split)
+    shown, step = set(), training._step
+    monkeypatch.setattr(training, "_step", lambda *given: shown.update(given[4]["id"]) or step(*given))
+    train_attention(tiny.model(), split, HOLDING, tmp_path / "run")
+    assert shown == {record.id for record in learned.records}
+
+
+def test_a_learning_curve_is_measured_on_what_is_held_out(tmp_path, split):
+    """Against scikit-learn, on the model as it is at the end; measuring changes nothing that is learned."""
+    model, blind = tiny.model(), tiny.model()
+    split = tiny.pictures(tmp_path / "more", 24)
+    train_attention(model, split, HOLDING, tmp_path / "run")
+    learned, held = hold_out(split, HOLDING.held_out)
+    train_attention(blind, learned, replace(HOLDING, held_out=0.0), tmp_path / "blind")
+    assert tiny.same(model.state_dict(), blind.state_dict())
+    curve = training.read_curve(tmp_path / "run")
+    steps = len(read_log(tmp_path / "run"))
+    assert curve["step"] == sorted({steps * (k + 1) // 10 for k in range(10)})
+    assert training.read_curve(tmp_path / "blind") == {"step": [], "mean_average_precision": []}
+    whole = held.with_transform(transforms.inference(HOLDING.crop))
+    scores = torch.stack([model(whole[k]["image"][None]).scores[0] for k in range(len(whole))]).detach()
+    expected = [average_precision_score(held.targets()[:, c], scores[:, c]) for c in range(3)]
+    assert curve["mean_average_precision"][-1] == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_a_killed_run_with_a_curve_and_balanced_drawing_goes_on(tmp_path, split, monkeypatch):
+    config = replace(HOLDING, balance=1.0, held_out=0.25, checkpoint_every=1)
+    whole, broken = tiny.model(), tiny.model()
+    train_attention(whole, split, config, tmp_path / "whole")
+    step_before = training._step
+
+    def step_or_die(*given):
+        if given[-1] == 4:
+            raise KeyboardInterrupt
+        return step_before(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_step", step_or_die)
+        train_attention(broken, split, config, tmp_path / "run")
+    train_attention(broken, split, config, tmp_path / "run")
+    assert tiny.same(whole.state_dict(), broken.state_dict())
+    assert without_time(read_log(tmp_path / "run")) == without_time(read_log(tmp_path / "whole"))
+
+
+def test_the_three_ways_to_crop():
+    kinds = {way: str(training.augmentation(replace(CONFIG, crops=way))) for way in ("rescaled", "resized", "whole")}
+    assert "RandomRescale" in kinds["rescaled"]
+    assert "RandomResizedCrop" in kinds["resized"]
+    assert "Crop" not in kinds["whole"]
+    for bad, said in (("cut", "crops='cut': choose rescaled, resized or whole"),):
+        with pytest.raises(SettingError, match=said):
+            TrainingConfig(crops=bad)
+    with pytest.raises(SettingError, match=r"shares=\[0.9, 0.2\] must be two numbers, the smaller first"):
+        TrainingConfig(shares=(0.9, 0.2))
+
+
 def test_rates_and_schedules():
     paper, quick = TrainingConfig(), TrainingConfig.quick(seed=5)
     assert (paper.epochs, paper.drop_after, paper.batch_size) == (20, 10, 15)
     effective = [rate / (1 - paper.momentum) for rate in (paper.backbone_rate, paper.head_rate)]
     assert effective == pytest.approx([0.01, 0.1])
-    assert [paper.rate_factor(e) for e in (0, 9, 10, 19)] == [1, 1, 0.1, 0.1]
+    assert [paper.rate_factor(e * 700, 700) for e in (0, 9, 10, 19)] == [1, 1, 0.1, 0.1]
     assert (quick.epochs, quick.precision, quick.seed) == (6, native_precision(), 5)
 
 
@@ -435,60 +550,3 @@ def test_masks_make_no_other_run(runs_folder, tmp_path):
         train_once(MODEL, tiny.pictures(tmp_path / "data", masks=masks), config)[1].folder for masks in (False, True)
     }
     assert len(folders) == 1
-
-
-# --- collapsed classifiers
-
-
-class ByHand(nn.Module):
-    """Answers with fixed scores or, without any, with the mean color of a picture."""
-
-    def __init__(self, *scores: float) -> None:
-        super().__init__()
-        self.scores = nn.Parameter(torch.tensor(scores))
-
-    def forward(self, pictures: Tensor) -> AttentionOutput:
-        scores = self.scores[None] if len(self.scores) else pictures.mean(dim=(2, 3))
-        return AttentionOutput(scores, None, scores)
-
-
-def labeled(pictures: Pictures, *labels: tuple[int, ...]) -> Pictures:
-    """The first picture again and again, under these labels."""
-    (record, *_) = pictures.records
-    return pictures.with_records([replace(record, labels=several) for several in labels])
-
-
-def test_a_healthy_classifier_is_not_warned_of(split):
-    model = ByHand().train()
-    report = {"examined": 8, "classes_shown": 3, "classes_answered": 3, "warnings": []}
-    assert examine(model, split) == report
-    assert not model.training
-
-
-def test_one_answer_to_everything_is_warned_of(split):
-    (warning,) = examine(ByHand(0.0, 1.0, 0.0), split)["warnings"]
-    assert warning == "the classifier answers green to all of 8 training pictures, 5 without it"
-    assert examine(ByHand(0.0, 1.0, 0.0), split)["classes_answered"] == 1
-
-
-def test_one_answer_may_be_the_right_one(split):
-    green = ByHand(0.0, 1.0, 0.0)
-    assert examine(green, labeled(split, *[(1,)] * 8))["warnings"] == []
-    assert examine(green, labeled(split, *[(0, 1), (1, 2), (1,)] * 3))["warnings"] == []
-    assert examine(green, labeled(split, *[()] * 8))["warnings"] == []  # no picture asks for anything
-    assert examine(green, labeled(split, (0,), *[(1,)] * 11))["warnings"] == []
-    assert examine(green, labeled(split, (0,), (2,), *[(1,)] * 10))["warnings"] != []
-    alone = Pictures(labeled(split, (0,), ()).records, ("red",))
-    assert examine(ByHand(1.0), alone)["warnings"] == []
-
-
-def test_pictures_that_lie_sorted_by_class_are_examined_here_and_there(split):
-    sorted_by_class = labeled(split, *[(0,)] * 4, *[(1,)] * 4, *[(2,)] * 4)
-    report = examine(ByHand(1.0, 0.0, 0.0), sorted_by_class, count=4)
-    assert (report["examined"], report["classes_shown"], len(report["warnings"])) == (4, 3, 1)
-
-
-@pytest.mark.parametrize("total, count, places", [(10, 4, [1, 3, 6, 8]), (3, 32, [0, 1, 2]), (7, 7, [*range(7)])])
-def test_examined_pictures_are_evenly_spread(split, total, count, places):
-    chosen = spread(labeled(split, *[(place,) for place in range(total)]), count)
-    assert [record.labels for record in chosen.records] == [(place,) for place in places]

@@ -104,10 +104,15 @@ def _asked_for(args: argparse.Namespace) -> tuple[Pictures, ModelFile]:
     return pictures, file
 
 
-def _map_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How a model is shown pictures, see :func:`dsna_lib.maps.iterate_maps`; those named one by one are larger."""
+def _map_config(args: argparse.Namespace) -> MapConfig:
+    """How a model is shown pictures; those named one by one are larger."""
     usual = {"size": PICTURE_SIZE} if getattr(args, "pictures", None) else {}
-    return asdict(MapConfig(**usual | given(args, MapConfig))) | {"workers": args.workers}
+    return MapConfig(**usual | given(args, MapConfig))
+
+
+def _map_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The same as arguments of :func:`dsna_lib.maps.iterate_maps`."""
+    return asdict(_map_config(args)) | {"workers": args.workers}
 
 
 # --- what comes of it -------------------------------------------------------------------------------------------------
@@ -115,8 +120,8 @@ def _map_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _claim(folder: Path, stage: str, file: ModelFile, how: dict[str, Any], **more: Any) -> runs.Run:
     """The run of a folder whose files a model makes."""
-    made_by = {"model": runs.file_digest(file.path), "size": how["size"], "precision": how["precision"]}
-    return runs.claim_folder(folder, stage, **made_by, **more)
+    shown = {name: how[name] for name in ("size", "scales", "flip", "precision")}
+    return runs.claim_folder(folder, stage, model=runs.file_digest(file.path), **shown, **more)
 
 
 def _finish(report: Report, *claimed: runs.Run) -> None:
@@ -342,15 +347,14 @@ def _row(args: argparse.Namespace, folder: Path, pictures: Pictures) -> dict[str
 
 def _record(args: argparse.Namespace, pictures: Pictures, result: dict[str, Any], config: AnnotationConfig) -> None:
     """Keep the scores with everything that explains them."""
-    how, crf = _map_options(args), config.crf
+    crf = config.crf
     provenance = {
         "command": "dsna evaluate",
         "split": args.split,
         "pictures": result["done"],
         "data": runs.data_digest(pictures, masks=True),
         "labels": result["labels"],
-        "protocol": f"{how['size']} x {how['size']} input, one scale, {how['precision']}, "
-        f"predicted void counts as {args.void}",
+        "protocol": f"{_map_config(args)}, predicted void counts as {args.void}",
         "crf": crf if crf == "none" else {"preset": crf, "tau": config.tau, **asdict(preset(crf))},
         "note": args.note or "",
         "trained": runs.model_provenance(args.model),

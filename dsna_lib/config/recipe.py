@@ -40,8 +40,15 @@ class MapConfig:
     """How maps are made where they are measured, or turned into annotations."""
 
     size: int = option(224, "side in pixels of the square that a picture is resized to", low=16)
+    scales: tuple[float, ...] = option((1.0,), "multiples of `size` over which maps are averaged", low=0, ends=False)
+    flip: bool = option(False, "average over mirror images, too")
     batch_size: int = option(16, "pictures a forward pass; lower it when memory runs out", low=1)
     precision: Literal["no", "bf16"] = option("no", "no: 32-bit numbers; bf16: mixed")
+
+    def __str__(self) -> str:
+        scales = "" if self.scales == (1.0,) else f" at scales {', '.join(f'{scale:g}' for scale in self.scales)}"
+        mirrored = " with mirror images" if self.flip else ""
+        return f"{self.size} x {self.size} input{scales}{mirrored}, {'fp32' if self.precision == 'no' else 'bf16'}"
 
 
 @configuration

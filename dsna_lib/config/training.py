@@ -11,6 +11,7 @@ from dsna_lib.engine.fields import check, configuration, option
 from dsna_lib.engine.files import plain
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
+Crops = Literal["rescaled", "resized", "whole"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -24,17 +25,32 @@ class TrainingConfig:
     """
 
     epochs: int = option(20, "passes over the pictures", low=1)
+    schedule: Literal["step", "poly"] = option(
+        "step", "step: divide the rates by 10 after `drop_after`; poly: let them fall as (1 - progress) ** 0.9"
+    )
     drop_after: int = option(10, "epoch after which the rates are divided by 10", low=0)
+    warm_up: int = option(0, "steps over which the rates rise at the start", low=0)
+    optimizer: Literal["sgd", "adamw"] = option("sgd", "sgd: with `momentum`, as in the paper; adamw")
     batch_size: int = option(15, "pictures a step, over all processes together", low=1)
     backbone_rate: float = option(0.001, "learning rate of the pretrained layers", low=0)
     head_rate: float = option(0.01, "learning rate of the new layers", low=0)
     momentum: float = option(0.9, "momentum of SGD", low=0, high=1)
-    weight_decay: float = option(5e-4, "weight decay of SGD", low=0)
+    weight_decay: float = option(5e-4, "weight decay", low=0)
     loss_over_classes: Literal["mean", "sum"] = option("mean", "how Eq. 10 runs over classes")
+    crops: Crops = option(
+        "rescaled",
+        "rescaled: a square out of the picture at one of `scales`, as in the paper; resized: a box of any shape that "
+        "holds one of `shares` of it, squeezed into a square; whole: all of it, squeezed into a square",
+    )
     crop: int = option(224, "side of the training crop in pixels", low=16)
     scales: tuple[float, float] = option(
         (1.0, 1.5), "range of the shorter side before cropping, in multiples of the crop", low=0, ends=False
     )
+    shares: tuple[float, float] = option(
+        (0.3, 1.0), "range of the share of a picture that a resized crop holds", low=0, high=1
+    )
+    balance: float = option(0.0, "0: draw each picture alike; 1: each class; between: in between", low=0, high=1)
+    held_out: float = option(0.0, "share of the pictures kept aside for the learning curve", low=0, high=0.5)
     seed: int = option(0, "seed of everything random", low=0)
     precision: Precision = option("no", "no: 32-bit numbers; bf16, fp16: mixed; auto: the quickest here")
     workers: int = option(2, "processes that read pictures", low=0)
@@ -44,8 +60,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.scales[0] > self.scales[1]:
-            raise SettingError(f"scales={list(self.scales)} must be two numbers, the smaller first")
+        for name in ("scales", "shares"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise SettingError(f"{name}={[low, high]} must be two numbers, the smaller first")
         if self.precision == "auto":
             object.__setattr__(self, "precision", native_precision(self.device))
 
@@ -62,9 +80,21 @@ class TrainingConfig:
         free = {"workers", "device", "checkpoint_every"}
         return plain({name: value for name, value in asdict(self).items() if name not in free})
 
-    def rate_factor(self, epoch: float) -> float:
-        """What the rates are multiplied by after this many epochs, a fraction for a step within one."""
-        return 1.0 if epoch < self.drop_after else 0.1
+    def rate_factor(self, step: int, epoch: int) -> float:
+        """What the rates are multiplied by in a step.
+
+        Args:
+            step: counted from 0.
+            epoch: steps of a pass over the pictures.
+
+        Example:
+            >>> TrainingConfig(warm_up=1).rate_factor(0, 700), TrainingConfig().rate_factor(7000, 700)
+            (0.5, 0.1)
+        """
+        warmed = min(1.0, (step + 1) / (self.warm_up + 1))
+        if self.schedule == "poly":
+            return warmed * max(0.0, 1 - step / epoch / self.epochs) ** 0.9
+        return warmed * (1.0 if step < self.drop_after * epoch else 0.1)
 
 
 @configuration
@@ -73,7 +103,7 @@ class SegmentationTraining(TrainingConfig):
 
     New layers learn 10 times as fast as pretrained ones, and biases twice as fast as weights and without decay, as in
     DeepLab; `backbone_rate` and `head_rate` are those of the weights. Losses that use image labels show whole pictures
-    whatever `whole` says: a label says nothing about a crop.
+    whatever `crops` says: a label says nothing about a crop.
     """
 
     epochs: int = option(12, "passes over the pictures", low=1)
@@ -82,13 +112,3 @@ class SegmentationTraining(TrainingConfig):
     scales: tuple[float, float] = option(
         (0.75, 1.5), "range of the shorter side before cropping, in multiples of the crop", low=0, ends=False
     )
-    schedule: Literal["step", "poly"] = option(
-        "step", "step: divide by 10 after `drop_after`; poly: fall as (1 - progress) ** 0.9"
-    )
-    whole: bool = option(False, "show whole pictures, squeezed into the crop's square")
-
-    def rate_factor(self, epoch: float) -> float:
-        """As there; by ``poly``, (1 - progress) ** 0.9."""
-        if self.schedule == "poly":
-            return max(0.0, 1 - epoch / self.epochs) ** 0.9
-        return super().rate_factor(epoch)

@@ -163,6 +163,11 @@ class Pictures(Dataset):
     def __repr__(self) -> str:
         return f"Pictures({len(self)} pictures, {self.num_classes} classes)"
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random transforms are drawn."""
+        return int(self._epoch[0])
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose random transforms are drawn next."""
         self._epoch[0] = epoch
@@ -203,7 +208,7 @@ class Pictures(Dataset):
                 raise PictureError(f"{record.image}: has no mask, and one was asked for")
             inputs.append(tv_tensors.Mask(torch.from_numpy(read_mask(record.mask, pixels.shape[:2]))))
         if self.transform is not None:
-            state = np.random.SeedSequence([self.seed, int(self._epoch[0]), index]).generate_state(1)
+            state = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(state[0]))
                 transformed = self.transform(*inputs)

@@ -57,6 +57,16 @@ def train(crop: int = 224, scales: tuple[float, float] = (1.0, 1.5)) -> v2.Compo
     return _composed(RandomRescale(crop, scales), cut, v2.RandomHorizontalFlip())
 
 
+def resized(crop: int = 224, shares: tuple[float, float] = (0.3, 1.0)) -> v2.Compose:
+    """Random-resized crop and random flip: a box of random share and shape, squeezed into a square.
+
+    Args:
+        crop: side of the square in pixels.
+        shares: range of the box's share of the picture, in 0..1; its sides are as 3:4 to 4:3.
+    """
+    return _composed(v2.RandomResizedCrop([crop, crop], scale=shares, antialias=True), v2.RandomHorizontalFlip())
+
+
 def whole(size: int) -> v2.Compose:
     """The whole picture squeezed into a square of `size` pixels, and a random flip."""
     return _composed(v2.Resize([size, size], antialias=True), v2.RandomHorizontalFlip())

@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,8 @@ def mine(
     batch_size: int = 16,
     precision: str = "no",
     workers: int = 0,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
     background_threshold: float = annotate.BACKGROUND_THRESHOLD,
 ) -> list[Path]:
     """Annotate pictures from their image labels by steps of mining and erasing.
@@ -105,7 +108,7 @@ def mine(
         folder: where to; by default the folder that configuration, data and code determine.
         steps: how many, from 1 on.
         threshold, background_threshold: a map above the one is mined, a feature sum below the other is background.
-        size, batch_size, precision, workers: see :func:`dsna_lib.maps.iterate_maps`.
+        size, batch_size, precision, workers, scales, flip: see :func:`dsna_lib.maps.iterate_maps`.
 
     Returns:
         The folders of the annotations, ``step-1`` to ``step-{steps}``.
@@ -117,11 +120,12 @@ def mine(
     """
     _check(config, pictures, steps)
     pictures, thresholds = without_masks(pictures), (threshold, background_threshold)
+    views: dict[str, Any] = {"scales": tuple(scales), "flip": flip}
     identity = {
         "model": asdict(config),
         "data": {"digest": runs.data_digest(pictures), "pictures": len(pictures)},
         "training": training.identity(),
-        "mining": {"thresholds": thresholds, "size": size, "precision": precision},
+        "mining": {"thresholds": thresholds, "size": size, "precision": precision, **views},
     }
     run = runs.open_run("erase", identity, __name__, folder=folder)
     for step in range(1, steps + 1):
@@ -135,7 +139,8 @@ def mine(
             # What belongs to the erasing stays in its folder; step 1 has CAM's ordinary classifier.
             model, _ = train_once(config, shown, training, None if step == 1 else run.folder / f"classifier-{step}")
             how = size, batch_size, precision, workers
-            made = maps.iterate_maps(model.to(choose_device(training.device)), shown, todo, *how, maker=cam_maker)
+            model = model.to(choose_device(training.device))
+            made = maps.iterate_maps(model, shown, todo, *how, maker=cam_maker, **views)
             for picture in tqdm(made, total=len(todo), leave=False, disable=None, unit="picture"):
                 _add(picture, pictures.records[picture.index], run.folder, step, thresholds)
             run.finish(steps=step)

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from dsna_lib import training
+from dsna_lib import diagnostics, training
 from dsna_lib.backbones import weights_digest
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.config.training import SegmentationTraining
@@ -24,6 +25,7 @@ from dsna_lib.data.pictures import VOID, PictureError, Pictures, read_mask, with
 from dsna_lib.engine import devices, runs
 from dsna_lib.engine.errors import DsnaError, SettingError, first_few
 from dsna_lib.engine.runs import Run
+from dsna_lib.metrics import ConfusionMatrix
 from dsna_lib.segmentation import networks
 from dsna_lib.segmentation.networks import SegmentationModel
 
@@ -156,19 +158,41 @@ def train_segmentation(
     Args:
         pictures: with masks where the loss needs them, see :func:`with_annotations`; their transform is replaced by
             the random training transform.
-        config: the schedule; a loss that uses image labels is shown whole pictures, whatever it says.
+        config: the schedule; a loss that uses image labels is shown whole pictures, whatever it says. On pictures that
+            it holds out, :func:`mean_iou` is measured on the way, unless the loss needs no masks.
         folder: for checkpoints and ``metrics.jsonl``. An unfinished run with the same loss in it is resumed.
         loss: another one than :class:`CrossEntropy`, such as :class:`dsna_lib.methods.sec.SECLoss`.
     """
     loss = CrossEntropy() if loss is None else loss
-    config = replace(config, whole=config.whole or loss.whole_pictures)
+    config = replace(config, crops="whole") if loss.whole_pictures else config
     if devices.is_main_process():
         runs.claim_folder(folder, STAGE, loss=_described(loss)[1], training=config.identity())
-    transform = transforms.whole(config.crop) if config.whole else transforms.train(config.crop, config.scales)
-    augmented = pictures.with_transform(transform, seed=config.seed, masks=loss.needs_masks)
+    learned, held = diagnostics.hold_out(pictures, config.held_out)
+    augmented = learned.with_transform(training.augmentation(config), seed=config.seed, masks=loss.needs_masks)
+
+    def iou_of(network: SegmentationModel) -> dict[str, float]:
+        return {"mean_iou": mean_iou(network, held, config.crop)}
+
+    measure = iou_of if len(held) and loss.needs_masks else None
     # Whole pictures differ by a mirror image at most: the frozen stages need not see them again each epoch.
-    with model.backbone.remembering() if config.whole else nullcontext():
-        return training.fit(model, augmented, _groups(model, config), loss, config, folder)
+    with model.backbone.remembering() if config.crops == "whole" else nullcontext():
+        return training.fit(model, augmented, _groups(model, config), loss, config, folder, measure)
+
+
+@torch.no_grad()
+def mean_iou(model: SegmentationModel, pictures: Pictures, size: int) -> float:
+    """How well a network repeats masks or annotations, on its own grid: in 0..1, over classes with background.
+
+    The model is left in evaluation mode; the pictures are shown whole, as squares of `size` pixels.
+    """
+    matrix = ConfusionMatrix(pictures.num_classes + 1)
+    device = next(model.parameters()).device
+    shown = pictures.with_transform(transforms.inference(size), masks=True)
+    model.eval()
+    for batch in DataLoader(shown, batch_size=8):
+        logits = model(batch["image"].to(device, memory_format=torch.channels_last)).cpu()
+        matrix.update(logits.argmax(dim=1), labels_at_cell_centers(batch["mask"], logits.shape[-2:]))
+    return round(float(matrix.mean_iou), 4)
 
 
 def _groups(model: SegmentationModel, config: SegmentationTraining) -> list[dict[str, Any]]:
@@ -204,7 +228,7 @@ def train_once(
         SettingError: a loss of your own whose source cannot be read.
     """
     loss = CrossEntropy() if loss is None else loss
-    config = replace(config, whole=config.whole or loss.whole_pictures)
+    config = replace(config, crops="whole") if loss.whole_pictures else config
     pictures = pictures if loss.needs_masks else without_masks(pictures)
     bare = [record.id for record in pictures.records if record.mask is None]
     if loss.needs_masks and bare:
@@ -217,7 +241,7 @@ def train_once(
         report = examine(network, pictures, config.crop)
         if devices.is_main_process():
             networks.save(network, folder / "model.pth")
-        return training.read_log(folder)[-1] | report
+        return training.read_log(folder)[-1] | report | {"curve": training.read_curve(folder, "mean_iou")}
 
     modules, described = _described(loss)
     identity = {
@@ -256,7 +280,7 @@ def examine(model: SegmentationModel, pictures: Pictures, size: int, count: int 
         head's hidden layer with the largest share of ``silent`` ones (never above 0 in any of the pictures; both None
         where there is no hidden layer), and ``warnings``: sentences that name what is wrong, if anything is.
     """
-    shown = training.spread(pictures, count).with_transform(transforms.inference(size))
+    shown = diagnostics.spread(pictures, count).with_transform(transforms.inference(size))
     device = next(model.parameters()).device
     answers: set[int] = set()
     highest: dict[nn.Module, Tensor] = {}  # hidden layer to the highest value of each channel in any picture

@@ -94,6 +94,7 @@ _TABLES = (
     Table("single-stream", TITLES["single-stream"], (_SINGLE, *_DSNA)),
     Table("methods", TITLES["methods"], _MINING, ("precision", "recall", "iou", "oracle_iou")),
     Table("parts", TITLES["parts"], _MINING, ("part", "rest", "whole", "precision")),
+    Table("similarity", TITLES["similarity"], _MINING, ("similarity", "confused", "several_iou", "iou")),
     Table("sensitivity", TITLES["sensitivity"], _SENSITIVITY),
 )
 TABLES = {table.name: table for table in _TABLES}

@@ -68,6 +68,9 @@ MAPS_OF: dict[str, tuple[str, ...]] = {
 }
 
 
+PER_PROTOCOL = ("counts", "curves", "coverage", "similarity")  # of a measurement
+
+
 @dataclass
 class Measurement:
     """What :func:`measure` found on N pictures with C classes.
@@ -80,6 +83,8 @@ class Measurement:
         coverage: likewise ``(K, 3)``: which share of a class's telling part, of the rest of it, and of the whole the
             map covers above the paper's threshold; one row for each of the K pairs of a picture and a class that it
             shows. NaN where there is none (photographs have no part masks).
+        similarity: likewise ``(P,)``: how alike the maps of two classes are that one picture shows, in 0..1, for all P
+            such pairs; see :func:`dsna_lib.maps.similarities`.
         area: ``(K,)`` the class's share of its picture, in 0..1.
         weight: ``(K,)`` p-hat of Eq. 11.
         mean_average_precision: of the classifier, in 0..1.
@@ -88,6 +93,7 @@ class Measurement:
     counts: dict[MapProtocol, np.ndarray]
     curves: dict[MapProtocol, np.ndarray]
     coverage: dict[MapProtocol, np.ndarray]
+    similarity: dict[MapProtocol, np.ndarray]
     area: np.ndarray
     weight: np.ndarray
     mean_average_precision: float
@@ -99,7 +105,9 @@ class Measurement:
             ``precision``, ``recall`` and ``iou``, means over classes with background; ``part``, ``rest`` and
             ``whole``, the mean coverage; ``oracle_iou`` and ``oracle_threshold`` (0..1): IoU at the threshold that
             is best for *these* pictures' ground truth. No method may choose it so; it bounds what one could gain.
-            The last five of plain protocols only, and what nothing is known of is left out: photographs have no parts.
+            ``similarity``, the mean over pairs of classes; of pictures that show several classes ``several_iou`` and
+            ``confused``, the share of object pixels that the annotation gives to another class. Those after the first
+            three of plain protocols only, and what nothing is known of is left out: photographs have no parts.
         """
         scores = matrix_of(self.counts[protocol].sum(axis=0), void).summary()
         if protocol in self.curves:
@@ -109,6 +117,9 @@ class Measurement:
                     scores[name] = round(100 * float(known.mean()), 2)
             curve = [100 * matrix_of(counts, void).mean_iou for counts in self.curves[protocol]]
             best = int(np.nanargmax(curve))
+            if len(self.similarity[protocol]):
+                scores["similarity"] = round(100 * float(self.similarity[protocol].mean()), 2)
+                scores |= several_classes(self.counts[protocol], void)
             scores |= {"oracle_iou": round(curve[best], 2), "oracle_threshold": THRESHOLDS[best]}
         return {name: value for name, value in scores.items() if np.isfinite(value)}
 
@@ -120,14 +131,14 @@ class Measurement:
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz`` file, atomically."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("area", "weight", "mean_average_precision")}
-        for what in ("counts", "curves", "coverage"):
+        for what in PER_PROTOCOL:
             arrays |= {f"{what}|{astuple(p)}": array for p, array in getattr(self, what).items()}
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Measurement:
         """Read what :meth:`save` wrote."""
-        content: dict[str, Any] = {"counts": {}, "curves": {}, "coverage": {}}
+        content: dict[str, Any] = {what: {} for what in PER_PROTOCOL}
         with np.load(path) as stored:
             for name, array in stored.items():
                 what, _, protocol = name.partition("|")
@@ -143,6 +154,23 @@ def matrix_of(counts: np.ndarray, void: str = "false_negative") -> ConfusionMatr
     matrix = ConfusionMatrix(len(counts), void)
     matrix.counts = counts
     return matrix
+
+
+def several_classes(counts: np.ndarray, void: str = "false_negative") -> dict[str, float]:
+    """Of pictures that show several classes: ``several_iou``, and the share of object pixels ``confused`` among them.
+
+    Args:
+        counts: ``(N, C + 1, C + 2)``, as in :class:`Measurement`; some of the pictures show several classes.
+        void: see :meth:`Measurement.scores`.
+
+    Returns:
+        Both in percent.
+    """
+    objects = counts[:, 1:]  # (N, C, C + 2): pixels of each class
+    several = counts[(objects.sum(axis=2) > 0).sum(axis=1) > 1].sum(axis=0)
+    among = several[1:, 1:-1]  # (C, C): object pixels that are marked as some class
+    share = 100 * (among.sum() - np.trace(among)) / several[1:].sum()
+    return {"several_iou": matrix_of(several, void).summary()["iou"], "confused": round(float(share), 2)}
 
 
 def counts_of(prediction: Any, truth: np.ndarray, classes: int) -> np.ndarray:
@@ -169,6 +197,8 @@ def measure(
     size: int = 224,
     batch_size: int = 16,
     precision: str = "no",
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
     foreground_threshold: float = FOREGROUND_THRESHOLD,
     background_threshold: float = BACKGROUND_THRESHOLD,
 ) -> Measurement:
@@ -178,7 +208,8 @@ def measure(
         model: it runs on the device where it is.
         pictures: with masks, and with part masks where there are any.
         protocols: of the model's maps.
-        size, batch_size, precision: see :func:`dsna_lib.maps.iterate_maps`.
+        size, batch_size, precision, scales, flip: see :func:`dsna_lib.maps.iterate_maps`; the scales of a protocol
+            multiply these.
         foreground_threshold, background_threshold: see :func:`dsna_lib.annotate.pseudo_annotation`.
 
     Raises:
@@ -196,8 +227,10 @@ def measure(
     counts: dict[MapProtocol, list[np.ndarray]] = {protocol: [] for protocol in protocols}
     curves = {protocol: np.zeros((len(THRESHOLDS), classes, classes + 1), np.int64) for protocol in plain}
     coverage: dict[MapProtocol, list[list[float]]] = {protocol: [] for protocol in plain}
+    similarity: dict[MapProtocol, list[float]] = {protocol: [] for protocol in plain}
     areas, weights, scores = [], [], []
-    for at_scale in _passes(model, pictures, protocols, size, batch_size=batch_size, precision=precision):
+    how = {"batch_size": batch_size, "precision": precision, "scales": scales, "flip": flip}
+    for at_scale in _passes(model, pictures, protocols, size, **how):
         usual = at_scale[1.0]
         record, truth = pictures.records[usual.index], read_mask(masks[usual.index], usual.size)
         part = np.zeros_like(truth) if record.part is None else read_mask(record.part, usual.size)
@@ -215,12 +248,14 @@ def measure(
                 for k, threshold in enumerate(THRESHOLDS):
                     regions = annotate.regions(cues, threshold, background_threshold)
                     curves[protocol][k] += counts_of(annotate.combine(*regions, record.labels).cpu(), truth, classes)
+                similarity[protocol] += maps.similarities(planes[shown]).tolist()
                 for c in shown:
                     coverage[protocol].append(_covered(planes[c], truth == c + 1, part == c + 1, foreground_threshold))
     return Measurement(
         {protocol: np.stack(each).astype(np.int32) for protocol, each in counts.items()},
         curves,
         {protocol: np.array(rows, np.float32).reshape(-1, 3) for protocol, rows in coverage.items()},
+        {protocol: np.array(pairs, np.float32) for protocol, pairs in similarity.items()},
         np.array(areas, np.float32),
         np.array(weights, np.float32),
         float(np.nanmean(average_precision(torch.stack(scores), pictures.targets()))),

@@ -30,6 +30,7 @@ from dsna_lib.tables import definitions, published
 from dsna_lib.tables.definitions import Table
 from dsna_lib.tables.run import Experiment, Result, heads_of, run_tables
 from dsna_lib.tables.segmentation import kinds_of, run_table_iii, segmented, trained_network
+from dsna_lib.training import CURVE_POINTS
 
 KNOWN = (*definitions.TABLES, "III", *published.TITLES)
 MERGED = DSNA["merged"]
@@ -42,8 +43,9 @@ IN_WORDS = "{:,} trainings with {:,} steps over {:,} pictures; {:,} pictures loo
 
 def training_work(config: TrainingConfig, pictures: int, trainings: int) -> Work:
     """The work of some trainings on a number of pictures."""
-    steps = trainings * config.epochs * (pictures // config.batch_size)
-    return np.array([trainings, steps, steps * config.batch_size, 0, 0])
+    held = round(config.held_out * pictures)
+    steps = trainings * config.epochs * ((pictures - held) // config.batch_size)
+    return np.array([trainings, steps, steps * config.batch_size, trainings * CURVE_POINTS * held, 0])
 
 
 def showing_work(pictures: int, crf: str = "none") -> Work:

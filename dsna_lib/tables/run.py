@@ -133,13 +133,12 @@ def run_tables(
         TableError, PictureError: see :meth:`Experiment.checked_seeds`.
         RunError: some heads failed; the message names each. The finished ones are kept.
     """
-    seeds, maps = experiment.checked_seeds(seeds), experiment.recipe.maps
+    seeds, classes = experiment.checked_seeds(seeds), experiment.val.num_classes + 1
     work = partial(_measured, experiment=experiment, own=tuple(tables))
     done = run_units(heads_of(tables, seeds), work, workers, say)
     how = {
         "labels": "the true image labels",
-        "protocol": f"{maps.size} x {maps.size} input, no CRF, {maps.precision}, means over "
-        f"{experiment.val.num_classes + 1} classes with background",
+        "protocol": f"{experiment.recipe.maps}, no CRF, means over {classes} classes with background",
     }
     results = []
     for table in tables:

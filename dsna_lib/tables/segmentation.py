@@ -150,7 +150,7 @@ def _protocol(experiment: Experiment, network: NetworkConfig) -> str:
     refined = "no CRF" if annotation.crf == "none" else f"dense CRF with tau {annotation.tau:g} (none for SEC's cues)"
     scales = ", ".join(f"{scale:g}" for scale in inference.scales)
     return (
-        f"annotations of {maps.size} x {maps.size} input, {refined}; val at scales {scales}, "
+        f"annotations of {maps}, {refined}; val at scales {scales}, "
         f"{'no CRF' if inference.crf == 'none' else 'then a dense CRF'}; {inference.precision}; means over "
         f"{experiment.val.num_classes + 1} classes with background"
     )

@@ -86,7 +86,11 @@ def test_help_documents_commands_and_exit_codes(run):
         ),
         (
             "train-segmentation",
-            ["default: 12; with --quick: 6", "--whole, --no-whole", "divide by 10 after --drop-after"],
+            [
+                "default: 12; with --quick: 6",
+                "--crops {rescaled,resized,whole}",
+                "divide the rates by 10 after --drop-after",
+            ],
         ),
         ("maps", ["default: 224", "default: float16", "pixels", "--jobs", "--scheduler"]),
         (

@@ -43,7 +43,7 @@ channels = 32
 
 [networks.small.training]
 epochs = 5
-whole = true
+crops = "whole"
 precision = "auto"
 """
 
@@ -272,7 +272,7 @@ def test_sec(train, annotations, tmp_path, monkeypatch):
     assert train("--annotations", annotations, "--sec", "seed,expand", "--out", tmp_path / "run")[0] == 0
     identity = read_json(tmp_path / "run" / "run.json")["identity"]
     assert identity["loss"]["SECLoss"]["losses"] == ["seed", "expand"]
-    assert identity["training"]["whole"] is True
+    assert identity["training"]["crops"] == "whole"
     assert crops == [33]
 
 
@@ -313,13 +313,13 @@ def test_missing_annotations_are_left_out_when_told(train, annotations, tmp_path
 def test_a_network_by_a_recipe(run, original, seen, recipe):
     words = ["train-segmentation", "--truth", "--recipe", recipe, "--root", original]
     run(*words)
-    run(*words, "--network", "small", "--dilation", 3, "--no-whole", "--split", "train")
+    run(*words, "--network", "small", "--dilation", 3, "--crops", "rescaled", "--split", "train")
     run("train-segmentation", "--truth", "--data", "voc", "--root", original)
     (model, pictures, config, _, loss), (other, _, changed, _, _), (plain, _, usual, _, _) = seen
     assert (model.backbone, model.dilation, model.class_names[7]) == ("vgg16", 6, "cat")
     assert (config, loss, len(pictures)) == (SegmentationTraining(), None, 3)
     assert (other.backbone, other.channels, other.dilation) == ("efficientnet_lite0", 32, 3)
-    assert (changed.epochs, changed.whole) == (5, False)
+    assert (changed.epochs, changed.crops) == (5, "rescaled")
     assert plain == SegmentationConfig(pictures.class_names)
     assert usual == SegmentationTraining()
     code, _, err = run(*words, "--network", "smal")

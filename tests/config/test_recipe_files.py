@@ -96,8 +96,8 @@ def test_the_recipe_of_the_paper_has_the_papers_numbers():
     effective = [rate / (1 - training.momentum) for rate in (training.backbone_rate, training.head_rate)]
     assert effective == pytest.approx([0.01, 0.1])
     assert (training.momentum, training.weight_decay, training.loss_over_classes) == (0.9, 5e-4, "mean")
-    assert training.rate_factor(9.9) == 1
-    assert training.rate_factor(10) == 0.1
+    assert training.rate_factor(99, 10) == 1
+    assert training.rate_factor(100, 10) == 0.1
     assert paper.maps.size == 224
     assert paper.annotation == AnnotationConfig(0.2, 0.3, tau=0.7, crf="sec")
     assert preset(paper.annotation.crf) == CRFParams(3, 3, 80, 13, 10, iterations=10)
@@ -116,7 +116,12 @@ def test_the_papers_segmentation_networks():
         epochs=12, drop_after=8, batch_size=15, backbone_rate=0.001, head_rate=0.01, crop=321, precision="auto"
     )
     assert largefov.training == training
-    assert (training.momentum, training.weight_decay, training.schedule, training.whole) == (0.9, 5e-4, "step", False)
+    assert (training.momentum, training.weight_decay, training.schedule, training.crops) == (
+        0.9,
+        5e-4,
+        "step",
+        "rescaled",
+    )
     resnet = paper.network("resnet101")
     assert resnet.rows == ("DSNA, merged", "full supervision")
     assert resnet.model == SegmentationConfig(backbone="resnet101", dilation=12, dropout=0.5)
@@ -166,7 +171,7 @@ def test_the_drawn_recipe_is_that_of_the_chapters():
         backbone_rate=0.003,
         head_rate=0.03,
         crop=129,
-        whole=True,
+        crops="whole",
         precision="auto",
         workers=0,
     )
@@ -199,7 +204,7 @@ def test_the_recipe_for_photographs_without_a_gpu():
     assert light.training == SegmentationTraining(
         epochs=6, drop_after=4, batch_size=10, backbone_rate=0.003, head_rate=0.03, **short
     )
-    assert largefov.training == SegmentationTraining(epochs=4, drop_after=3, batch_size=5, whole=True, **short)
+    assert largefov.training == SegmentationTraining(epochs=4, drop_after=3, batch_size=5, crops="whole", **short)
     assert light.inference.scales == (0.45, 0.6, 0.75)
     assert largefov.inference.scales == (0.4, 0.5, 0.6)
 
@@ -211,7 +216,7 @@ def test_the_recipe_for_photographs_without_a_gpu():
     "changes, message",
     [
         (["training.epoch=3"], "unknown key training.epoch; did you mean 'epochs'?"),
-        (["networks.light.training.crops=3"], "unknown key networks.light.training.crops; did you mean 'crop'?"),
+        (["networks.light.training.cropped=3"], "unknown key networks.light.training.cropped; did you mean 'crop'?"),
         (["training.epochs='3'"], "training.epochs='3' must be a whole number"),
         (["annotation.tau=0.5"], "annotation.tau=0.5 must be between 0.5 and 1"),
         (["annotation.tau=1"], "annotation.tau=1 must be between 0.5 and 1"),
@@ -341,8 +346,8 @@ def test_the_identity_of_a_training_leaves_out_only_what_changes_nothing_learned
 
 def test_the_rates_of_the_two_schedules():
     step, poly = (SegmentationTraining(epochs=10, drop_after=8, schedule=name) for name in ("step", "poly"))
-    assert [step.rate_factor(epoch) for epoch in (0, 7.9, 8, 9.9)] == [1, 1, 0.1, 0.1]
-    assert [poly.rate_factor(epoch) for epoch in (0, 5, 10, 11)] == [1, pytest.approx(0.5**0.9), 0, 0]
+    assert [step.rate_factor(at, 10) for at in (0, 79, 80, 99)] == [1, 1, 0.1, 0.1]
+    assert [poly.rate_factor(at, 10) for at in (0, 50, 100, 110)] == [1, pytest.approx(0.5**0.9), 0, 0]
 
 
 def test_a_quick_training():

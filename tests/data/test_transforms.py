@@ -105,7 +105,26 @@ def test_a_strip_does_not_explode():
     assert transforms.train(32)(strip)[0].shape == (3, 32, 32)
 
 
-@pytest.mark.parametrize("transform", [transforms.train(16), transforms.inference(16)])
+def test_resized_crops_hold_a_share_of_the_picture_and_its_mask_alike():
+    """Each of 300 columns has its own grey, so a crop tells which of them it holds."""
+    columns = torch.arange(240, dtype=torch.uint8)
+    image = tv_tensors.Image(columns.expand(3, 160, 240).clone())
+    mask = tv_tensors.Mask(columns.expand(160, 240).clone())
+    torch.manual_seed(0)
+    seen = []
+    for _ in range(50):
+        crop, labels = transforms.resized(32, (0.2, 0.4))(image, mask)
+        assert crop.shape == (3, 32, 32)
+        assert (labels.float() - 255 * crop[0]).abs().max() < 8
+        width = 255 * (crop[0].max() - crop[0].min()).item() * 32 / 31
+        seen.append((width, crop[0, 0, 0] > crop[0, 0, -1]))
+    # A box of that share whose sides are as 3:4 to 4:3 is so wide:
+    area = 160 * 240
+    assert all((0.2 * area * 0.75) ** 0.5 - 9 < width < (0.4 * area / 0.75) ** 0.5 + 9 for width, _ in seen)
+    assert len({turned.item() for _, turned in seen}) == 2
+
+
+@pytest.mark.parametrize("transform", [transforms.train(16), transforms.resized(16), transforms.inference(16)])
 def test_a_plain_tensor_is_scaled_like_a_picture(transform):
     plain = torch.full((3, 20, 24), 255, dtype=torch.uint8)
     out = transform(plain)

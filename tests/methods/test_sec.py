@@ -508,7 +508,7 @@ def test_it_trains(tmp_path, precision):
     model = SegmentationModel(tiny.backbone(), head)
     config = SegmentationTraining(
         epochs=6, drop_after=6, batch_size=4, backbone_rate=0.02, head_rate=0.02, crop=33, workers=0, device="cpu",
-        precision=precision, whole=True,
+        precision=precision, crops="whole",
     )  # fmt: skip
     pictures = tiny.pictures(tmp_path / "pictures", masks=True)
     log = read_log(train_segmentation(model, pictures, config, tmp_path / "run", SECLoss()))

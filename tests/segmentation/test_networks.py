@@ -98,7 +98,7 @@ def test_a_pretrained_head_is_vgg16s_thinned_out(vgg_file):
 def test_a_stored_model_needs_no_pretrained_head(tmp_path, monkeypatch, vgg_file):
     """Frozen stages are fetched from ImageNet's weights, where the file with the head may be gone by then."""
     whole = torch.load(vgg_file, weights_only=True)
-    convolutions = tmp_path / backbones.VGG16_FILE
+    convolutions = tmp_path / backbones.WEIGHT_FILES["vgg16"]
     torch.save(whole, convolutions)
     monkeypatch.setenv(backbones.WEIGHTS_FOLDER, str(tmp_path))
     model = create(SegmentationConfig(tiny.NAMES, "vgg16", channels=8, train_last=1, pretrained_head=True))

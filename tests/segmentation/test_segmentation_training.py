@@ -19,11 +19,11 @@ from samples import CONFIG, TINY
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsna_lib import annotate, training
+from dsna_lib import annotate, diagnostics, training
 from dsna_lib.backbones import Backbone
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.config.training import SegmentationTraining
-from dsna_lib.data import Pictures, read_image, read_mask, write_mask
+from dsna_lib.data import Pictures, read_image, read_mask, transforms, write_mask
 from dsna_lib.data.pictures import without_masks
 from dsna_lib.engine.devices import native_precision
 from dsna_lib.engine.errors import RunError, SettingError
@@ -37,6 +37,7 @@ from dsna_lib.segmentation.training import (
     CrossEntropy,
     Loss,
     examine,
+    labels_at_cell_centers,
     segmentation_loss,
     train_once,
     train_segmentation,
@@ -107,9 +108,9 @@ def test_what_learns_is_in_one_group_and_frozen_stages_are_in_none(tmp_path, spl
 def test_schedules():
     paper = SegmentationTraining()
     assert (paper.epochs, paper.drop_after, paper.batch_size, paper.crop) == (12, 8, 15, 321)
-    assert [paper.rate_factor(epoch) for epoch in (0, 7.99, 8, 11.9)] == [1, 1, 0.1, 0.1]
+    assert [paper.rate_factor(step, 100) for step in (0, 799, 800, 1190)] == [1, 1, 0.1, 0.1]
     poly = replace(paper, schedule="poly")
-    assert [poly.rate_factor(epoch) for epoch in (0, 6, 12, 13)] == pytest.approx([1, 0.5**0.9, 0, 0])
+    assert [poly.rate_factor(step, 100) for step in (0, 600, 1200, 1300)] == pytest.approx([1, 0.5**0.9, 0, 0])
     quick = SegmentationTraining.quick(seed=5, schedule="poly")
     assert (quick.epochs, quick.precision, quick.seed, quick.schedule, quick.crop) == (
         6,
@@ -255,28 +256,30 @@ def test_another_loss(tmp_path, split, reference):
     assert tiny.same(model.state_dict(), reference[0])  # a constant has no gradient
 
 
-@pytest.mark.parametrize("kind, asked, whole", [(Seen, True, True), (Seen, False, False), (SeenWhole, False, True)])
-def test_whole_pictures_are_squeezed_and_crops_are_not(tmp_path, split, kind, asked, whole):
+@pytest.mark.parametrize(
+    "kind, asked, shown", [(Seen, "whole", "whole"), (Seen, "rescaled", "rescaled"), (SeenWhole, "rescaled", "whole")]
+)
+def test_whole_pictures_are_squeezed_and_crops_are_not(tmp_path, split, kind, asked, shown):
     """A loss that needs whole pictures gets them, asked for or not; the folder says what was shown."""
     seen = kind()
-    train_segmentation(tiny.segmentation(), split, replace(CONFIG, epochs=1, whole=asked), tmp_path / "run", seen)
-    assert read_json(tmp_path / "run" / "run.json")["identity"]["training"]["whole"] is whole
+    train_segmentation(tiny.segmentation(), split, replace(CONFIG, epochs=1, crops=asked), tmp_path / "run", seen)
+    assert read_json(tmp_path / "run" / "run.json")["identity"]["training"]["crops"] == shown
     squeezed = []
     for batch in seen.batches:
         for name, image, mask in zip(batch["id"], batch["image"], batch["mask"], strict=True):
             record = next(r for r in split.records if r.id == name)
             pixels = Image.fromarray(read_image(record.image)).resize((17, 17), Image.Resampling.BILINEAR)
             labels = Image.fromarray(read_mask(record.mask)).resize((17, 17), Image.Resampling.NEAREST)
-            shown = np.dstack([255 * image.permute(1, 2, 0), mask])
-            away = [np.abs(shown - np.dstack([pixels, labels])[:, ::turn]) for turn in (1, -1)]
+            both = np.dstack([255 * image.permute(1, 2, 0), mask])
+            away = [np.abs(both - np.dstack([pixels, labels])[:, ::turn]) for turn in (1, -1)]
             squeezed.append(any(d[..., :3].mean() < 1 and (d[..., 3] > 0).mean() < 0.15 for d in away))
     assert len(squeezed) == 8
-    assert all(squeezed) if whole else not any(squeezed)
+    assert all(squeezed) if shown == "whole" else not any(squeezed)
 
 
 def test_remembered_frozen_stages_change_nothing_in_what_is_learned(tmp_path, split, monkeypatch):
     """Whole pictures are remembered, which saves time; the weights are the same without."""
-    config, learned, shown = replace(CONFIG, epochs=3, whole=True), [], []
+    config, learned, shown = replace(CONFIG, epochs=3, crops="whole"), [], []
     for k in range(2):
         model = tiny.segmentation()
         model.backbone.train_last(1)
@@ -387,9 +390,9 @@ def test_a_training_with_another_loss_does_not_go_on_in_the_same_folder(tmp_path
 
 def test_whole_pictures_are_part_of_what_a_run_is(runs_folder, split):
     """Where the loss wants them anyway, asking for them changes nothing."""
-    config, whole = (replace(CONFIG, epochs=1, whole=whole) for whole in (False, True))
+    config, whole = (replace(CONFIG, epochs=1, crops=crops) for crops in ("rescaled", "whole"))
     runs = [train_once(TINY, split, asked, loss=FromLabels())[1] for asked in (config, whole)]
-    assert runs[0].identity["training"]["whole"] is True
+    assert runs[0].identity["training"]["crops"] == "whole"
     assert runs[0].folder == runs[1].folder
     assert train_once(TINY, split, config)[1].folder != train_once(TINY, split, whole)[1].folder
 
@@ -524,3 +527,24 @@ def test_pictures_that_lie_sorted_by_class_are_examined_here_and_there(split):
     by_class = sorted(split.records, key=lambda record: record.labels)
     report = examine(by_hand(), split.with_records(by_class), 17, count=3)
     assert (report["examined"], report["classes_shown"]) == (3, 4)
+
+
+def test_a_learning_curve_is_measured_on_what_is_held_out(tmp_path, split):
+    """Mean IoU on the network's own grid, counted by hand; a loss without masks has none."""
+    config, network = replace(CONFIG, epochs=2, held_out=0.25), tiny.segmentation()
+    train_segmentation(network, split, config, tmp_path / "run")
+    curve = training.read_curve(tmp_path / "run", "mean_iou")
+    _, held = diagnostics.hold_out(split, 0.25)
+    shown = held.with_transform(transforms.inference(config.crop), masks=True)
+    pairs = []
+    for item in (shown[k] for k in range(len(shown))):
+        answer = network(item["image"][None]).argmax(dim=1)[0]
+        truth = labels_at_cell_centers(torch.as_tensor(item["mask"]), answer.shape)
+        pairs.append(torch.stack([answer, truth]).flatten(1))
+    answer, truth = torch.cat(pairs, dim=1)
+    answer, truth = answer[truth != 255], truth[truth != 255]
+    iou = [((answer == c) & (truth == c)).sum() / max(1, ((answer == c) | (truth == c)).sum()) for c in range(4)]
+    known = [value for c, value in enumerate(iou) if ((answer == c) | (truth == c)).any()]
+    assert curve["mean_iou"][-1] == pytest.approx(float(sum(known) / len(known)), abs=1e-4)
+    train_segmentation(tiny.segmentation(), split, config, tmp_path / "without", FromLabels())
+    assert training.read_curve(tmp_path / "without", "mean_iou") == {"step": [], "mean_iou": []}

@@ -227,6 +227,36 @@ def test_part_masks_are_read(pictures, tmp_path):
     assert np.isnan(measure.measure(network(), pictures, [MERGED], size=24).coverage[MERGED][:, :2]).all()
 
 
+def test_maps_of_classes_in_one_picture_are_compared(pictures, tmp_path):
+    """Only of classes that the mask shows, in pictures that show several."""
+    record = pictures.records[0]
+    mask = read_mask(record.mask)
+    mask[0, 0], mask[0, 1] = 1, 2  # red and green
+    write_mask(tmp_path / "mask.png", mask)
+    both = [replace(record, mask=tmp_path / "mask.png", labels=(0, 1, 2)), pictures.records[1]]
+    shown = Pictures(both, tiny.NAMES)
+    measured = measure.measure(network(), shown, [MERGED, MapProtocol("mean")], size=24)
+    red, green, _ = next(maps.iterate_maps(network(), shown, size=24)).maps["merged"].flatten(1).numpy()
+    expected = (red * green).sum() / np.sqrt((red**2).sum() * (green**2).sum())
+    np.testing.assert_allclose(measured.similarity[MERGED], [expected], rtol=1e-5)
+    assert set(measured.similarity) == {MERGED}
+    scores = measured.scores(MERGED)
+    assert scores["similarity"] == pytest.approx(100 * expected, abs=0.01)
+    assert scores["several_iou"] == measure.matrix_of(measured.counts[MERGED][0]).summary()["iou"]
+
+
+def test_object_pixels_under_another_class_by_hand():
+    one, both = np.zeros((3, 4), int), np.zeros((3, 4), int)
+    one[0, 0], one[1] = 50, [3, 5, 90, 2]  # one class, whose pixels are mostly marked as the other one
+    both[0] = [40, 3, 2, 5]
+    both[1] = [2, 6, 4, 8]  # of the first class 4 of 20, of the second 1 of 10
+    both[2] = [1, 1, 7, 1]
+    scores = measure.several_classes(np.stack([one, both]))
+    assert scores["confused"] == pytest.approx(100 * 5 / 30, abs=0.01)
+    iou = [40 / (50 + 3), 6 / (20 + 4), 7 / (10 + 6)]
+    assert scores["several_iou"] == pytest.approx(100 * np.mean(iou), abs=0.01)
+
+
 def test_area_and_weight(measured, pictures):
     masks = [read_mask(record.mask) for record in pictures.records]
     np.testing.assert_allclose(measured.area, [(mask > 0).mean() for mask in masks], rtol=1e-6)
@@ -239,7 +269,7 @@ def test_what_is_saved_comes_back(measured, tmp_path):
     measured.save(tmp_path / "m.npz")
     again = Measurement.load(tmp_path / "m.npz")
     assert list(again.counts) == list(measured.counts)
-    for what in ("counts", "curves", "coverage"):
+    for what in measure.PER_PROTOCOL:
         mine, other = getattr(measured, what), getattr(again, what)
         assert set(mine) == set(other)
         for protocol in mine:

@@ -244,7 +244,7 @@ def test_what_each_method_learns_from(there, title):
     assert config == NETWORK.training
     assert loss == (method.minimized if sec else None)
     how = there.scores[Unit(method, 0)].how
-    assert how["training"]["whole"] == sec
+    assert (how["training"]["crops"] == "whole") == sec
     assert how["loss"] == ({"CrossEntropy": {}} if loss is None else {"SECLoss": json.loads(json.dumps(vars(loss)))})
 
 
@@ -312,7 +312,7 @@ def test_a_second_call_trains_and_writes_nothing(there, trainings):
     assert said[0] == f"1 of {len(methods)}: AE, step 4, seed 0: done"  # the longest row is begun first
     assert [row["title"] for row in again["rows"]] == list(LEARNED_FROM)
     assert provenance["pictures"] == {"mining": 8, "train": 8, "val": 4}
-    assert provenance["trained"]["SEC, seed"]["0"]["training"]["whole"] is True
+    assert provenance["trained"]["SEC, seed"]["0"]["training"]["crops"] == "whole"
     assert provenance["network"] == "tiny"
     assert {warning.partition(", seed 0: ")[0] for warning in warnings} <= set(LEARNED_FROM)
     json.dumps([again, provenance], allow_nan=False)
@@ -421,7 +421,7 @@ def test_a_method_without_annotations_learns_from_labels_alone(experiment, train
     assert row["paper"] == {"iou": 25.7}
     assert list(provenance["trained"]) == [LabelsAlone.title]
     described = provenance["trained"][LabelsAlone.title]["0"]
-    assert described["training"]["whole"] is True
+    assert described["training"]["crops"] == "whole"
     assert described["loss"]["Brightness"] == {}
     seeing, _ = table([LabelsAlone()], experiment, seeds=seeds)
     assert trainings == ["segmentation"] * seeds  # the same run: it has no use for the masks
