@@ -32,6 +32,7 @@ VGG16_CLASSIFIER = {  # two hidden layers under DeepLab's names, under torchvisi
     "fc7.weight": ("classifier.3.weight", (4096, 4096)),
     "fc7.bias": ("classifier.3.bias", (4096,)),
 }
+OWN = ("vgg16", "efficientnet_lite0", "resnet50_caffe")  # those made here; timm has others
 WEIGHTS_FOLDER = "DSNA_WEIGHTS"  # environment variable: a folder with weight files
 ROOM = 2**30  # bytes of features that a backbone remembers at most
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import timm
 
-from dsna_lib import training
+from dsna_lib import backbones, training
 from dsna_lib.cli.main import UsageError
 from dsna_lib.cli.options import given
 from dsna_lib.config import recipe as recipes
@@ -46,8 +46,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 def _check_backbone(name: str) -> None:
     """Refuse a backbone that is not there, before pictures are loaded."""
-    if name not in ("vgg16", "efficientnet_lite0") and not timm.is_model(name):
-        raise UsageError(f"unknown backbone {name!r}; choose vgg16, efficientnet_lite0 or a timm model")
+    if name not in backbones.OWN and not timm.is_model(name):
+        raise UsageError(f"unknown backbone {name!r}; choose {', '.join(backbones.OWN)} or a timm model")
 
 
 # --- one training -----------------------------------------------------------------------------------------------------

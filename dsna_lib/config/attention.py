@@ -31,7 +31,7 @@ class ModelConfig:
     """
 
     class_names: tuple[str, ...] = ()
-    backbone: str = option("efficientnet_lite0", "vgg16, efficientnet_lite0, or a timm model")
+    backbone: str = option("efficientnet_lite0", "vgg16, efficientnet_lite0, resnet50_caffe, or a timm model")
     head: Head = option("decoupled", "the attention")
     dropout: float = option(0.5, "dropout rate of the decoupled and the single-stream head", low=0, high=1)
     dropout_after: DropoutAfter = option("convolution", "what the decoupled head's second dropout follows")
