@@ -116,7 +116,7 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
         return classification_loss(output.scores, batch["labels"], config.loss_over_classes)  # Eq. 10
 
     def precision_of(model: AttentionModel) -> dict[str, float]:
-        return {"mean_average_precision": mean_average_precision(model, held, config.crop)}
+        return {"mean_average_precision": mean_average_precision(model, held, config.held_out_size or config.crop)}
 
     return fit(model, augmented, groups, loss_of, config, folder, precision_of if len(held) else None)
 

@@ -37,12 +37,12 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, shown: bool, bf16: bool = False) -
 def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn: list) -> None:
     with_gpu(monkeypatch, False)
     setup = profiles.attention("cpu", seed=3)
-    assert drawn == [("train", {"root": None, "train": 400}), ("val", {"root": None, "train": 400})]
+    assert drawn == [("train", {"root": None, "train": 1000}), ("val", {"root": None, "train": 1000})]
     assert setup.training == replace(recipe_files.load("drawn").training, seed=3)
-    assert (setup.training.epochs, setup.training.drop_after) == (6, 4)
-    assert (setup.training.backbone_rate, setup.training.head_rate, setup.training.scales) == (0.02, 0.2, (1.0, 1.25))
+    assert (setup.training.epochs, setup.training.optimizer) == (6, "adamw")
+    assert setup.short == replace(setup.training, epochs=2)
     assert setup.training.precision == native_precision("cpu")
-    assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", 2)
+    assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", None)
     assert setup.device == "cpu"
 
 
@@ -60,7 +60,7 @@ def test_colab_takes_the_precision_of_its_gpu(
     with_gpu(monkeypatch, True, bf16)
     setup = profiles.attention("colab")
     assert drawn[0] == ("train", {"root": None, "train": 2000})
-    assert (setup.training.epochs, setup.training.drop_after) == (12, 10)
+    assert setup.training.epochs == 9
     assert (setup.training.precision, setup.inference_precision, setup.device) == (precision, seen, "cuda")
 
 

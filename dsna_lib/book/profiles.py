@@ -18,18 +18,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from dsna_lib import attention as attention_models
+from dsna_lib import checkpoints
+from dsna_lib.attention import AttentionModel
 from dsna_lib.config import recipe as recipe_files
 from dsna_lib.config.attention import ModelConfig
 from dsna_lib.config.recipe import NetworkConfig, Recipe
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import sources
-from dsna_lib.data.pictures import Pictures
+from dsna_lib.data.pictures import Pictures, without_masks
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.errors import DsnaError
 from dsna_lib.tables.run import Experiment
+from dsna_lib.training import train_once
 
 RECIPES = {"cpu": "drawn", "colab": "colab", "full": "paper"}
 PROFILES = tuple(RECIPES)
+SHORT_EPOCHS = 2
 
 T = TypeVar("T")
 
@@ -73,6 +78,26 @@ class ChapterSetup:
         maps = replace(self.recipe.maps, precision=self.inference_precision)
         recipe = replace(self.recipe, attention=self.model, training=self.training, maps=maps)
         return Experiment(recipe, self.train, self.train, self.val)
+
+    @property
+    def short(self) -> TrainingConfig:
+        """The recipe's schedule cut to :data:`SHORT_EPOCHS`: what is trained while one reads has not converged."""
+        return replace(self.training, epochs=SHORT_EPOCHS)
+
+    def converged(self) -> AttentionModel:
+        """The model of the whole schedule, where it runs best: the one that comes with the book, else trained here.
+
+        One comes with the book for drawn pictures, seed 0 and each head with its usual dropout rate.
+
+        Raises:
+            TrainingError: see :func:`dsna_lib.training.fit`.
+        """
+        shipped = checkpoints.DRAWN[self.model.head]
+        if self.recipe.data.source == "minivoc" and self.training.seed == 0:
+            model = attention_models.load(shipped, self.train.class_names)
+            if model.config == self.model:
+                return model.to(self.device)
+        return train_once(self.model, without_masks(self.train), self.training)[0].to(self.device)
 
     def __str__(self) -> str:
         learn, model, how = self.train, self.model, self.training

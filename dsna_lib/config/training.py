@@ -51,6 +51,7 @@ class TrainingConfig:
     )
     balance: float = option(0.0, "0: draw each picture alike; 1: each class; between: in between", low=0, high=1)
     held_out: float = option(0.0, "share of the pictures kept aside for the learning curve", low=0, high=0.5)
+    held_out_size: int = option(0, "side of the square that those are shown in, in pixels; 0: that of `crop`", low=0)
     seed: int = option(0, "seed of everything random", low=0)
     precision: Precision = option("no", "no: 32-bit numbers; bf16, fp16: mixed; auto: the quickest here")
     workers: int = option(2, "processes that read pictures", low=0)
@@ -75,9 +76,9 @@ class TrainingConfig:
     def identity(self) -> dict[str, Any]:
         """The fields that change what is learned, as plain JSON values.
 
-        Left out is who reads the pictures, where the model runs, and how often it is saved.
+        Left out is who reads the pictures, where the model runs, how often it is saved, and how it is looked at.
         """
-        free = {"workers", "device", "checkpoint_every"}
+        free = {"workers", "device", "checkpoint_every", "held_out_size"}
         return plain({name: value for name, value in asdict(self).items() if name not in free})
 
     def rate_factor(self, step: int, epoch: int) -> float:

@@ -171,7 +171,7 @@ def train_segmentation(
     augmented = learned.with_transform(training.augmentation(config), seed=config.seed, masks=loss.needs_masks)
 
     def iou_of(network: SegmentationModel) -> dict[str, float]:
-        return {"mean_iou": mean_iou(network, held, config.crop)}
+        return {"mean_iou": mean_iou(network, held, config.held_out_size or config.crop)}
 
     measure = iou_of if len(held) and loss.needs_masks else None
     # Whole pictures differ by a mirror image at most: the frozen stages need not see them again each epoch.
