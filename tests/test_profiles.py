@@ -8,12 +8,14 @@ import tiny
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
+from dsna_lib import checkpoints
 from dsna_lib.book import profiles
 from dsna_lib.book.profiles import ProfileError
 from dsna_lib.config import recipe as recipe_files
 from dsna_lib.config.training import TrainingConfig
-from dsna_lib.data import minivoc, voc
+from dsna_lib.data import Pictures, minivoc, voc
 from dsna_lib.engine.devices import native_precision
+from dsna_lib.engine.files import read_json
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,40 @@ def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn:
     assert setup.training.precision == native_precision("cpu")
     assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", None)
     assert setup.device == "cpu"
+
+
+@pytest.mark.parametrize("head", checkpoints.HEADS)
+def test_the_models_that_come_with_the_book_are_those_of_the_drawn_recipe(
+    monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    """With each head's usual dropout rate."""
+    with_gpu(monkeypatch, False)
+    monkeypatch.setattr(minivoc, "load", lambda split, **_: Pictures([], minivoc.CLASS_NAMES))
+    monkeypatch.setattr(profiles, "train_once", lambda *_: pytest.fail("trained"))
+    usual = {"decoupled": 0.5, "single_stream": 0.0, "conventional": 0.0}
+    model = profiles.attention("cpu", head=head, dropout=usual[head]).converged()
+    assert checkpoints.DRAWN[head].stat().st_size <= 8_000_000
+    assert model.config == replace(
+        recipe_files.load("drawn").attention, class_names=minivoc.CLASS_NAMES, head=head, dropout=usual[head]
+    )
+    recorded = read_json(Path("results/checkpoints.json"))[checkpoints.DRAWN[head].stem]
+    assert recorded["training"] == recipe_files.load("drawn").training.identity()
+    assert recorded["curve"]["mean_average_precision"][-1] >= 0.93
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"dropout": 0.3}])
+def test_other_models_are_trained_by_the_whole_recipe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict
+) -> None:
+    with_gpu(monkeypatch, False)
+    pictures, asked = tiny.pictures(tmp_path, masks=True), []
+    monkeypatch.setattr(minivoc, "load", lambda split, **_: replace(pictures, class_names=minivoc.CLASS_NAMES))
+    monkeypatch.setattr(profiles, "train_once", lambda *given: asked.append(given) or (tiny.model(), None))
+    setup = profiles.attention("cpu", **changed)
+    assert tiny.same(setup.converged().state_dict(), tiny.model().state_dict())
+    ((model, shown, training),) = asked
+    assert (model, training) == (setup.model, setup.training)
+    assert all(record.mask is None for record in shown.records)
 
 
 def test_a_chapter_and_a_table_share_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +121,8 @@ def test_printing_shows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch, False)
     assert str(profiles.attention("cpu", head="single_stream")) == (
         "8 pictures to learn from, 8 to look at, 3 classes\n"
-        "efficientnet_lite0 with a single-stream head; 6 epochs in batches of 15, learning rates 0.02 and 0.2"
+        "efficientnet_lite0 with a single-stream head; 6 epochs in batches of 16 by AdamW, "
+        "learning rates 0.0005 and 0.005"
     )
 
 

@@ -33,9 +33,8 @@ def ship(run: Path, name: str) -> None:
         target.unlink()
         raise SystemExit(f"{target}: {size:,} bytes, and {LARGEST:,} is the most")
     record = read_json(RECORD) if RECORD.is_file() else {}
-    record[name] = {"bytes": size, "curve": training.read_curve(run, measure)} | runs.model_provenance(
-        run / "model.pth"
-    )
+    known = {"bytes": size, "curve": training.read_curve(run, measure)}
+    record[name] = known | runs.model_provenance(run / "model.pth")
     write_json(RECORD, dict(sorted(record.items())))
     print(f"{target}: {size:,} bytes")
 

@@ -101,10 +101,11 @@ class ChapterSetup:
 
     def __str__(self) -> str:
         learn, model, how = self.train, self.model, self.training
+        by = "AdamW" if how.optimizer == "adamw" else "SGD"
         return (
             f"{len(learn)} pictures to learn from, {len(self.val)} to look at, {learn.num_classes} classes\n"
             f"{model.backbone} with a {model.head.replace('_', '-')} head; {how.epochs} epochs in batches of "
-            f"{how.batch_size}, learning rates {how.backbone_rate:g} and {how.head_rate:g}"
+            f"{how.batch_size} by {by}, learning rates {how.backbone_rate:g} and {how.head_rate:g}"
         )
 
 

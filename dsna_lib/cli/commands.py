@@ -23,6 +23,7 @@ from dsna_lib.config.training import Device, SegmentationTraining, TrainingConfi
 from dsna_lib.engine.fields import choices, types_of
 
 ROOT = "where the data set lies (default for minivoc: the cache)"
+REFINE = "for data sets: which of --kinds the CRF refines (default: merged, else the first)"
 SHIPPED = "a model file written by dsna {} (default: the one that ships with the package)"
 
 
@@ -73,6 +74,7 @@ def annotate(parser: ArgumentParser) -> None:
     add(parser, AnnotationConfig, "foreground_threshold", foreground_threshold=text)
     text = "for data sets: of expansive, discriminative, merged"
     parser.add_argument("--kinds", type=words, default="merged", help=text)
+    parser.add_argument("--refine", type=words, metavar="KINDS", help=REFINE)
     _out(parser, "annotations", "where to")
     _data_set(parser, "train")
     _attention_model(parser)
@@ -106,6 +108,7 @@ def evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--void", choices=policies, default=policies[0], help=text)
     parser.add_argument("--per-class", action="store_true", help="print every class, too")
     parser.add_argument("--kinds", type=words, help="with --model: of which maps (default: all it has)")
+    parser.add_argument("--refine", type=words, metavar="KINDS", help=REFINE)
     _out(parser, None, "with --model: keep its annotations there (default: a temporary folder)")
     parser.add_argument("--record", metavar="NAME", help="with --model: keep the scores in results/NAME.json")
     parser.add_argument("--note", metavar="TEXT", help="with --record: limits of data or recipe, kept with the scores")

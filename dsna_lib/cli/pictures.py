@@ -218,14 +218,14 @@ def _annotate_pictures(
 def _annotate_data(
     args: argparse.Namespace, pictures: Pictures, file: ModelFile, out: Path, config: AnnotationConfig
 ) -> tuple[Report, list[str]]:
-    """Annotate a split, and refine its merged (else its first) annotations; also the names of the folders in `out`."""
+    """Annotate a split, and refine some kinds of its annotations; also the names of the folders in `out`."""
     kinds, how, who = _kinds(args, file), _map_options(args), Workers(args.jobs, args.scheduler)
+    refined = [] if config.crf == "none" else _refined(args, kinds)
     threshold = {"foreground_threshold": config.foreground_threshold}
     claimed = [_claim(out, "annotate", file, how, **threshold)]
     work = partial(_annotate, file, pictures, out, how | threshold | {"kinds": kinds})
     report = run_shares(len(pictures), work, who, how["batch_size"])
-    if config.crf != "none":
-        source = "merged" if "merged" in kinds else kinds[0]
+    for source in refined:
         kinds = [*kinds, f"{source}_crf"]
         claimed.append(runs.claim_folder(out / kinds[-1], "refine", crf=config.crf, tau=config.tau))
         there = pictures.select(report.written + report.skipped)
@@ -237,6 +237,14 @@ def _annotate_data(
 def _annotate(file: ModelFile, pictures: Pictures, out: Path, how: dict[str, Any], places: range) -> Report:
     share = pictures.with_records([pictures.records[place] for place in places])
     return annotate_split(_attention_model(file), share, out, **how)
+
+
+def _refined(args: argparse.Namespace, kinds: Sequence[str]) -> list[str]:
+    """The kinds whose annotations the CRF refines: those asked for, else the merged, else the first."""
+    asked = args.refine or ["merged" if "merged" in kinds else kinds[0]]
+    if strange := [kind for kind in asked if kind not in kinds]:
+        raise UsageError(f"--refine {strange[0]}: choose of what is made, {', '.join(kinds)}")
+    return asked
 
 
 def _kinds(args: argparse.Namespace, file: ModelFile) -> list[str]:

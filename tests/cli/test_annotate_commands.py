@@ -357,6 +357,19 @@ def test_annotate_a_data_set_and_evaluate_it(run, on_voc, original):
     assert lines["sheep"] == ["nan"] * 3
 
 
+def test_which_annotations_are_refined(on_voc, original):
+    words = ["annotate", original, "--split", "val", "--kinds", "merged,expansive", "--out", "made", "--json"]
+    code, out, err = on_voc(*words, "--refine", "expansive,merged")
+    assert code == 0, err
+    assert json.loads(out)["kinds"] == ["merged", "expansive", "expansive_crf", "merged_crf"]
+    for kind in ("expansive", "merged"):
+        assert len(list(Path("made", f"{kind}_crf").glob("*.png"))) == 4
+    code, _, err = on_voc("annotate", original, "--out", "other", "--refine", "discriminative")
+    assert code == 2
+    assert "--refine discriminative: choose of what is made, merged" in err
+    assert not Path("other").exists()
+
+
 def test_another_model_does_not_go_on_in_the_folder(run, on_voc, original, tmp_path):
     assert on_voc("annotate", original, "--no-crf")[0] == 0
     attention.save(attention.create(attention.ModelConfig(voc.CLASS_NAMES, weights=None)), "other.pth")
@@ -435,7 +448,7 @@ def test_a_folder_says_what_made_it(on_voc, original, root):
     assert on_voc("annotate", original)[0] == 0
     made, refined = (read_json(Path("annotations", name)) for name in ("run.json", "merged_crf/run.json"))
     assert (made["stage"], made["state"], made["metrics"]) == ("annotate", "finished", {"pictures": 4})
-    assert made["identity"].keys() == {"model", "size", "precision", "foreground_threshold"}
+    assert made["identity"].keys() == {"model", "size", "scales", "flip", "precision", "foreground_threshold"}
     assert (refined["stage"], refined["state"]) == ("refine", "finished")
     assert refined["identity"] == {"crf": "sec", "tau": 0.7}
     assert not list(Path("annotations").rglob("made_by.json"))

@@ -88,7 +88,7 @@ def test_minivoc_is_drawn_when_it_is_needed(run, tmp_path, monkeypatch):
         "none",
         {"file": runs.file_digest("animals.pth")},
     )
-    assert kept["provenance"]["protocol"].startswith("64 x 64 input, one scale, no,")
+    assert kept["provenance"]["protocol"].startswith("64 x 64 input, fp32, predicted void")
     assert "expansive" in out
 
 

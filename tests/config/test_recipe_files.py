@@ -46,7 +46,9 @@ CONFIGS = (
 
 
 def test_the_books_recipes():
-    assert [path.stem for path in FILES] == ["colab", "drawn", "paper", "photographs-cpu"]
+    assert [path.stem for path in FILES] == [
+        *("colab", "drawn", "paper", "photographs-cpu", "photographs-resnet50", "photographs-vgg16")
+    ]
 
 
 def resolved(said: Any) -> Any:
@@ -344,9 +346,10 @@ def test_a_precision_that_follows_from_the_machine_is_the_one_that_a_run_records
 @pytest.mark.parametrize("config", [TrainingConfig, SegmentationTraining])
 def test_the_identity_of_a_training_leaves_out_only_what_changes_nothing_learned(config):
     identity = config().identity()
-    assert set(identity) == {field.name for field in fields(config)} - {"workers", "device", "checkpoint_every"}
+    free = {"workers", "device", "checkpoint_every", "held_out_size"}
+    assert set(identity) == {field.name for field in fields(config)} - free
     assert plain(identity) == identity
-    assert config(workers=7, checkpoint_every=3, device="cpu").identity() == identity
+    assert config(workers=7, checkpoint_every=3, device="cpu", held_out_size=99).identity() == identity
 
 
 def test_the_rates_of_the_two_schedules():
