@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pages import claims, costs, last_run, maps, segmentation, stored
+from pages import claims, costs, last_run, maps, models, segmentation, stored
 
 from dsna_lib.tables.render import cell, render_table
 
@@ -28,7 +28,7 @@ PAGES = (
     "dsna_lib/checkpoints/MODEL_CARD.md",
 )
 BLOCKS: dict[str, Callable[[], str]] = (
-    maps.BLOCKS | segmentation.BLOCKS | claims.BLOCKS | costs.BLOCKS | last_run.BLOCKS
+    maps.BLOCKS | models.BLOCKS | segmentation.BLOCKS | claims.BLOCKS | costs.BLOCKS | last_run.BLOCKS
 )
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!-- result: ([\w-]+) (\S+) -->).*?(<!-- / -->)", re.DOTALL)

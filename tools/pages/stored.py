@@ -14,7 +14,12 @@ from dsna_lib.tables.render import cell, markdown
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "results"
 MODELS = {"vgg16": "VGG-16", "lite0": "EfficientNet-lite0"}  # by the ends of their files' names
-NETWORKS = {"vgg16": "VGG-16", "efficientnet_lite0": "EfficientNet-lite0", "resnet101": "ResNet-101"}
+NETWORKS = {
+    "vgg16": "VGG-16",
+    "efficientnet_lite0": "EfficientNet-lite0",
+    "resnet50_caffe": "ResNet-50",
+    "resnet101": "ResNet-101",
+}
 USUAL_NETWORK = {"drawn": "EfficientNet-lite0", "photographs": "VGG-16"}
 PICTURE_KINDS = tuple(USUAL_NETWORK)
 DATA = {"drawn": "minivoc", "photographs": "voc_vgg16"}  # the files of a table with the usual network

@@ -1,0 +1,89 @@
+"""Attention models: their learning curves, and what their maps are worth on photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dsna_lib.tables.render import cell, markdown
+from pages.stored import FOLDER, NETWORKS, read
+
+KINDS = ("expansive", "discriminative", "merged")
+REFINED = ("expansive", "merged")
+HEADS = {
+    "decoupled": "decoupled attention",
+    "single_stream": "single stream without dropout (CAM)",
+    "conventional": "conventional attention",
+}
+
+
+def _photographs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Files that ``dsna evaluate --record photographs_...`` wrote, one a model, way to show a picture, and split."""
+    for path in sorted(FOLDER.glob("photographs_*.json")):
+        yield path.stem, read(path.stem)
+
+
+def photographs() -> str:
+    """Annotations of photographs by every map of every model, before and after the CRF."""
+    lines = []
+    for _, content in _photographs():
+        how, rows = content["provenance"], content["values"]["rows"]
+        trained = how["trained"]
+        shown = how["protocol"].partition(", predicted void")[0].replace(" input", "")
+        before = [" / ".join(cell(rows[kind][name]) for name in ("precision", "recall", "iou")) for kind in KINDS]
+        after = [cell(rows[f"{kind}_crf"]["iou"]) if f"{kind}_crf" in rows else None for kind in REFINED]
+        network = NETWORKS.get(trained["model"]["backbone"], trained["model"]["backbone"])
+        lines.append([f"{network}, {shown}", how["split"], how["pictures"], *before, *after])
+    head = ["model, how it is shown a picture", "split", "pictures", *KINDS, *(f"{kind}, CRF: IoU" for kind in REFINED)]
+    return markdown(head, lines, words=head[:2])
+
+
+def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Title and provenance of each model with a learning curve: those that ship, then those measured on photographs."""
+    for name, known in read("checkpoints").items():
+        pictures = "drawn" if "drawn" in name else "photographs"
+        network = NETWORKS.get(known["model"]["backbone"], known["model"]["backbone"])
+        yield f"{network}, {pictures}, {HEADS[known['model']['head']]}", known
+    seen = set()
+    for _, content in _photographs():
+        known = content["provenance"]["trained"]
+        network = NETWORKS.get(known["model"]["backbone"], known["model"]["backbone"])
+        title = f"{network}, photographs, {HEADS[known['model']['head']]}"
+        if title not in seen and known["file"] not in {each["file"] for each in read("checkpoints").values()}:
+            seen.add(title)
+            yield title, known
+
+
+def curves() -> str:
+    """Mean average precision on held-out training pictures, at every tenth of a training."""
+    lines = []
+    for title, known in _trained():
+        values, steps = known["metrics"]["curve"]["mean_average_precision"], known["metrics"]["curve"]["step"]
+        if values:
+            lines.append([title, f"{steps[-1]:,}", *(f"{value:.2f}" for value in values)])
+    head = ["model", "steps", *(f"{10 * tenth} %" for tenth in range(1, 11))]
+    return markdown(head, lines)
+
+
+def schedules() -> str:
+    """How each of these models was trained, from its own record."""
+    lines = []
+    for title, known in _trained():
+        how, model = known["training"], known["model"]
+        held = round(how["held_out"] * known["data"]["pictures"])
+        optimizer = "AdamW" if how["optimizer"] == "adamw" else f"SGD, momentum {how['momentum']:g}"
+        falls = "polynomial decay" if how["schedule"] == "poly" else f"divided by 10 after epoch {how['drop_after']}"
+        precision = "fp32" if how["precision"] == "no" else how["precision"]
+        crops = {"rescaled": "crops", "resized": "random-resized crops", "whole": "whole pictures"}[how["crops"]]
+        balance = f", drawn by class ({how['balance']:g})" if how["balance"] else ""
+        layers = "all layers" if model["train_last"] is None else f"the last {model['train_last']} stages"
+        lines.append(
+            f"- **{title}**: {layers}, {how['epochs']} epochs over {known['data']['pictures'] - held:,} pictures "
+            f"({held} held out){balance}, {crops} of {how['crop']} pixels in batches of {how['batch_size']}; "
+            f"{optimizer}, rates {how['backbone_rate']:g} and {how['head_rate']:g}, weight decay "
+            f"{how['weight_decay']:g}, {how['warm_up']} steps of warm-up, {falls}; {precision}, seed {how['seed']}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {block.__name__: block for block in (photographs, curves, schedules)}
