@@ -18,7 +18,7 @@ from torch.nn import functional
 from dsna_lib.attention import AttentionOutput
 from dsna_lib.data import transforms
 from dsna_lib.data.pictures import PictureError, Pictures
-from dsna_lib.engine.errors import RunError
+from dsna_lib.engine.errors import RunError, SettingError
 
 MAP_KINDS = ("expansive", "discriminative", "merged")
 
@@ -161,8 +161,17 @@ def iterate_maps(
 
     Raises:
         PictureError: an unreadable picture, where `failed` is None.
+        SettingError: the pictures have other classes than the model, or a size that its backbone cannot take.
         RunError: out of memory; the message says what to lower.
     """
+    known = getattr(getattr(model, "config", None), "class_names", ()) or pictures.class_names
+    if tuple(known) != pictures.class_names:
+        ours, theirs = (
+            f"{len(names)} classes ({', '.join(names[:3])}, ...)" for names in (known, pictures.class_names)
+        )
+        raise SettingError(
+            f"the model knows {ours}, the pictures have {theirs}", "use a model that learned from their kind"
+        )
     device = next(model.parameters()).device
     loader = torch.utils.data.DataLoader(
         _Reader(pictures, [round(size * scale) for scale in scales], failed is not None),

@@ -10,8 +10,16 @@ import torch
 from torch.nn import functional
 
 from dsna_lib import maps
-from dsna_lib.attention import AttentionModel, AttentionOutput, ConventionalAttention, SingleStreamAttention
+from dsna_lib.attention import (
+    AttentionModel,
+    AttentionOutput,
+    ConventionalAttention,
+    ModelConfig,
+    SingleStreamAttention,
+    create,
+)
 from dsna_lib.data import PictureError, transforms
+from dsna_lib.engine.errors import SettingError
 
 
 def triple(seed: int, c: int = 4, h: int = 3, w: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -237,3 +245,16 @@ def test_the_first_scale_sets_the_grid(pictures):
         next(maps.iterate_maps(tiny.model(), pictures, size=32, scales=s)).features.shape for s in ((1, 2), (2, 1))
     ]
     assert grids == [(8, 8, 8), (8, 16, 16)]
+
+
+def test_pictures_of_other_classes_are_refused(pictures):
+    model = create(ModelConfig(("cat", "dog"), "vgg16", weights=None))
+    message = r"the model knows 2 classes \(cat, dog, ...\), the pictures have 3 classes \(red, green, blue, ...\)"
+    with pytest.raises(SettingError, match=message):
+        next(maps.iterate_maps(model, pictures, size=32))
+
+
+def test_a_size_that_the_backbone_cannot_take_is_one_sentence(pictures):
+    model = create(ModelConfig(tiny.NAMES, "vgg16", weights=None))
+    with pytest.raises(SettingError, match="vgg16 makes no features of 8 x 8 pixels"):
+        next(maps.iterate_maps(model, pictures, size=8))

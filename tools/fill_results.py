@@ -24,6 +24,7 @@ PAGES = (
     "README.md",
     "book/results.md",
     "book/claims.md",
+    "book/decisions.md",
     "book/status.md",
     "dsna_lib/checkpoints/MODEL_CARD.md",
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dsna_lib.tables.render import cell, markdown
-from pages.stored import FOLDER, NETWORKS, read
+from pages.stored import FOLDER, NETWORKS, read, values
 
 KINDS = ("expansive", "discriminative", "merged")
 REFINED = ("expansive", "merged")
@@ -86,4 +86,19 @@ def schedules() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {block.__name__: block for block in (photographs, curves, schedules)}
+def recipe_search() -> str:
+    """The candidates for the recipe of the drawn pictures, and the number that decided."""
+    lines = []
+    for trial in values("recipe_search_drawn")["trials"]:
+        how, curve = trial["training"], trial["curve"]
+        shown = "whole" if how["crops"] == "whole" else "rescaled, cropped"
+        layers = "all" if trial["train_last"] is None else f"the last {trial['train_last']} stages"
+        reached = f"{curve['mean_average_precision'][-1]:.3f}"
+        lines.append([f"{trial['pictures']:,}", shown, layers, f"{how['backbone_rate']:g}", curve["step"][-1], reached])
+    head = ["pictures", "shown", "layers of the backbone that learn", "its rate", "steps", "mAP on held-out pictures"]
+    return markdown(head, lines, words=head[1:3])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    block.__name__: block for block in (photographs, curves, schedules, recipe_search)
+}
