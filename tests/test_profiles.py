@@ -13,7 +13,7 @@ from dsna_lib.book import profiles
 from dsna_lib.book.profiles import ProfileError
 from dsna_lib.config import recipe as recipe_files
 from dsna_lib.config.training import TrainingConfig
-from dsna_lib.data import Pictures, minivoc, voc
+from dsna_lib.data import minivoc, voc
 from dsna_lib.engine.devices import native_precision
 from dsna_lib.engine.files import read_json
 
@@ -50,11 +50,12 @@ def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn:
 
 @pytest.mark.parametrize("head", checkpoints.HEADS)
 def test_the_models_that_come_with_the_book_are_those_of_the_drawn_recipe(
-    monkeypatch: pytest.MonkeyPatch, head: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: str
 ) -> None:
     """With each head's usual dropout rate."""
     with_gpu(monkeypatch, False)
-    monkeypatch.setattr(minivoc, "load", lambda split, **_: Pictures([], minivoc.CLASS_NAMES))
+    drawn = replace(tiny.pictures(tmp_path), class_names=minivoc.CLASS_NAMES)
+    monkeypatch.setattr(minivoc, "load", lambda split, **_: drawn)
     monkeypatch.setattr(profiles, "train_once", lambda *_: pytest.fail("trained"))
     usual = {"decoupled": 0.5, "single_stream": 0.0, "conventional": 0.0}
     model = profiles.attention("cpu", head=head, dropout=usual[head]).converged()
@@ -67,15 +68,16 @@ def test_the_models_that_come_with_the_book_are_those_of_the_drawn_recipe(
     assert recorded["curve"]["mean_average_precision"][-1] >= 0.93
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"dropout": 0.3}])
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"dropout": 0.3}, {"profile": "colab"}])
 def test_other_models_are_trained_by_the_whole_recipe(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict
 ) -> None:
-    with_gpu(monkeypatch, False)
+    with_gpu(monkeypatch, "profile" in changed)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
     pictures, asked = tiny.pictures(tmp_path, masks=True), []
     monkeypatch.setattr(minivoc, "load", lambda split, **_: replace(pictures, class_names=minivoc.CLASS_NAMES))
     monkeypatch.setattr(profiles, "train_once", lambda *given: asked.append(given) or (tiny.model(), None))
-    setup = profiles.attention("cpu", **changed)
+    setup = profiles.attention(**{"profile": "cpu"} | changed)
     assert tiny.same(setup.converged().state_dict(), tiny.model().state_dict())
     ((model, shown, training),) = asked
     assert (model, training) == (setup.model, setup.training)
