@@ -63,7 +63,7 @@ def test_the_models_that_come_with_the_book_are_those_of_the_drawn_recipe(
     assert model.config == replace(
         recipe_files.load("drawn").attention, class_names=minivoc.CLASS_NAMES, head=head, dropout=usual[head]
     )
-    recorded = read_json(Path("results/checkpoints.json"))[checkpoints.DRAWN[head].stem]
+    recorded = read_json(Path("results/checkpoints.json"))["values"][checkpoints.DRAWN[head].stem]
     assert recorded["training"] == recipe_files.load("drawn").training.identity()
     assert recorded["curve"]["mean_average_precision"][-1] >= 0.93
 

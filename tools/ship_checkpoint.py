@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dsna_lib import attention, checkpoints, training
 from dsna_lib.engine import runs
-from dsna_lib.engine.files import read_json, write_json
+from dsna_lib.engine.files import read_json
+from dsna_lib.engine.provenance import write_result
 from dsna_lib.segmentation import networks
 
 FOLDER = Path(checkpoints.__file__).parent
@@ -32,10 +33,12 @@ def ship(run: Path, name: str) -> None:
     if size > LARGEST:
         target.unlink()
         raise SystemExit(f"{target}: {size:,} bytes, and {LARGEST:,} is the most")
-    record = read_json(RECORD) if RECORD.is_file() else {}
+    record = read_json(RECORD)["values"] if RECORD.is_file() else {}
     known = {"bytes": size, "curve": training.read_curve(run, measure)}
     record[name] = known | runs.model_provenance(run / "model.pth")
-    write_json(RECORD, dict(sorted(record.items())))
+    write_result(
+        RECORD.stem, dict(sorted(record.items())), {"what": "models that come with the package"}, RECORD.parent
+    )
     print(f"{target}: {size:,} bytes")
 
 

@@ -10,7 +10,7 @@ class DrawnConfig:
     """What :func:`dsna_lib.data.minivoc.files.make` draws; the same on every machine for a seed."""
 
     seed: int = option(0, "seed of the drawings", low=0)
-    train: int = option(400, "number of training pictures", low=1)
+    train: int = option(1000, "number of training pictures", low=1)
     val: int = option(100, "number of validation pictures", low=0)
     size: int = option(224, "longer side of a picture in pixels", low=32)
     workers: int = option(1, "processes that draw; the pictures do not depend on it", low=1)

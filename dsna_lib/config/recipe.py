@@ -32,7 +32,7 @@ class DataConfig:
     val: str = option("val", "split to measure on; it needs masks")
     test: str | None = option(None, "split to segment for VOC's server (default: none)")
     limit: int | None = option(None, "only the first N pictures of each split (default: all)", low=1)
-    drawn: int = option(400, "minivoc: how many training pictures to draw", low=1)
+    drawn: int = option(1000, "minivoc: how many training pictures to draw", low=1)
 
 
 @configuration

@@ -102,7 +102,7 @@ def test_help_documents_commands_and_exit_codes(run):
         ("table", [*TITLES.values(), "default: drawn", "--jobs", "--scheduler", "--network", "default: results"]),
         ("reproduce", ["--dry-run", "--recipe FILE", "--jobs", "--scheduler"]),
         ("figure", ["--profile {cpu,colab,full}"]),
-        ("data make", ["default: 400", "default: 100", "default: 0", "pixels"]),
+        ("data make", ["default: 1000", "default: 100", "default: 0", "pixels"]),
         ("data check", ["open every picture"]),
         ("data download", ["2 GB"]),
     ],

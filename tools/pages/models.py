@@ -40,7 +40,7 @@ def photographs() -> str:
 
 def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Title and provenance of each model with a learning curve: those that ship, then those measured on photographs."""
-    for name, known in read("checkpoints").items():
+    for name, known in values("checkpoints").items():
         pictures = "drawn" if "drawn" in name else "photographs"
         network = NETWORKS.get(known["model"]["backbone"], known["model"]["backbone"])
         yield f"{network}, {pictures}, {HEADS[known['model']['head']]}", known
@@ -49,7 +49,7 @@ def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
         known = content["provenance"]["trained"]
         network = NETWORKS.get(known["model"]["backbone"], known["model"]["backbone"])
         title = f"{network}, photographs, {HEADS[known['model']['head']]}"
-        if title not in seen and known["file"] not in {each["file"] for each in read("checkpoints").values()}:
+        if title not in seen and known["file"] not in {each["file"] for each in values("checkpoints").values()}:
             seen.add(title)
             yield title, known
 

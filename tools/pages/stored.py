@@ -70,7 +70,7 @@ def note_of_age(files: Mapping[str, Mapping[str, Any]]) -> str:
     """
     commits: dict[str, set[str]] = {}
     for name, content in files.items():
-        if is_older(name, content.get("provenance", {})):
+        if is_older(name, content["provenance"]):
             where = content["provenance"]["environment"]
             commits.setdefault(where["time"][:10], set()).add(f"`{where['commit']}`")
     if not commits:
