@@ -40,7 +40,7 @@ from dsna_lib.engine.errors import DsnaError
 from dsna_lib.engine.files import write_atomically
 from dsna_lib.engine.runs import Run
 
-CURVE_POINTS = 10  # of a learning curve
+CURVE_POINTS = 10  #: of a learning curve
 
 
 class TrainingError(DsnaError, RuntimeError):
@@ -59,7 +59,7 @@ def train_once(
 
     Returns:
         The model in evaluation mode on the CPU, and its run (``model.pth`` and ``metrics.jsonl`` inside), whose metrics
-        are the log's last line, the report of :func:`examine`, and the ``curve`` of :func:`read_curve`.
+        are the log's last line, the report of :func:`~dsna_lib.diagnostics.examine`, and the ``curve`` of :func:`read_curve`.
 
     Raises:
         TrainingError: see :func:`fit`.

@@ -34,7 +34,7 @@ from dsna_lib.training import train_once
 
 RECIPES = {"cpu": "drawn", "colab": "colab", "full": "paper"}
 PROFILES = tuple(RECIPES)
-SHORT_EPOCHS = 2
+SHORT_EPOCHS = 2  #: of a training that a reader waits for
 
 T = TypeVar("T")
 
