@@ -59,7 +59,8 @@ def train_once(
 
     Returns:
         The model in evaluation mode on the CPU, and its run (``model.pth`` and ``metrics.jsonl`` inside), whose metrics
-        are the log's last line, the report of :func:`~dsna_lib.diagnostics.examine`, and the ``curve`` of :func:`read_curve`.
+        are the log's last line, the report of :func:`~dsna_lib.diagnostics.examine`, and the ``curve`` of
+        :func:`read_curve`.
 
     Raises:
         TrainingError: see :func:`fit`.
