@@ -15,6 +15,7 @@ from torchcam.methods import CAM, GradCAM
 from dsna_lib import backbones, maps
 from dsna_lib.attention import AttentionModel, ConventionalAttention, DecoupledAttention, SingleStreamAttention
 from dsna_lib.backbones import Backbone
+from dsna_lib.engine.errors import SettingError
 from dsna_lib.methods import cams, explain
 
 CLOSE = {"atol": 1e-6, "rtol": 1e-4}
@@ -364,6 +365,6 @@ def test_cam_maps_keep_the_methods_asked_for_and_take_pictures_without_classes()
 def test_the_model_is_left_without_hooks(vgg):
     cams.cam_maps(vgg, pictures(), WANTED)
     assert not any(m._forward_pre_hooks for m in vgg.modules())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SettingError):
         cams.cam_maps(vgg, torch.rand(1, 5, 64, 64), WANTED[:1])
     assert not any(m._forward_pre_hooks for m in vgg.modules())

@@ -141,9 +141,20 @@ def plan_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], reproduce.Plan]:
     return plan
 
 
+HERE = ("photographs-cpu", "drawn", "colab", "paper")
+WITHOUT_NETWORKS = ("photographs-resnet50", "photographs-vgg16")
+
+
 def test_every_recipe_of_the_book_is_planned_here():
     named = {file.stem for file in (Path(__file__).parents[2] / "recipes").glob("*.toml")}
-    assert named == {"photographs-cpu", "drawn", "colab", "paper"}
+    assert named == {*HERE, *WITHOUT_NETWORKS}
+
+
+@pytest.mark.parametrize("name", WITHOUT_NETWORKS)
+def test_the_plan_of_an_attention_model_alone_by_hand(plan_of, name):
+    """64 pictures, of which 4 are held out and looked at ten times; 60 make 3 batches of 16. Three heads."""
+    plan = plan_of(name)
+    assert [work.tolist() for _, work in plan.steps()] == [[3, 3 * 12, 3 * 12 * 16, 3 * (8 + 10 * 4), 0]]
 
 
 def test_the_plan_of_photographs_by_hand(plan_of):
@@ -183,17 +194,23 @@ def test_the_plan_of_photographs_by_hand(plan_of):
     ],
 )
 def test_the_plans_of_the_other_recipes_by_hand(plan_of, name, trainings, printed, test):
-    """Three seeds each."""
     plan = plan_of(name)
+    recipe = plan.experiment.recipe
+    seeds, training = recipe.seeds, recipe.training
     works = [work.tolist() for _, work in plan.steps()]
-    assert [work[0] for work in works if work[0]] == [3 * count for count in trainings]
+    assert [work[0] for work in works if work[0]] == [seeds * count for count in trainings]
     assert [work for work in works if not work[0]] == test
-    # A step of attention is a batch of 15: 4 of them an epoch.
-    steps = 3 * trainings[0] * plan.experiment.recipe.training.epochs * 4
-    assert works[0] == [3 * trainings[0], steps, steps * 15, 3 * trainings[0] * 8, 0]
+    # Of 64 pictures the paper's recipe learns from all, in 4 batches of 15. The others hold out 6 and look at them ten
+    # times, and make 3 batches of 16.
+    held, batches = (0, 4) if name == "paper" else (6, 3)
+    steps = seeds * trainings[0] * training.epochs * batches
+    looks = seeds * trainings[0] * (8 + 10 * held)
+    assert works[0] == [seeds * trainings[0], steps, steps * training.batch_size, looks, 0]
     # Ten methods annotate 30 pictures each, AE's last three show all 64 to two, three and four classifiers; twelve
     # networks segment 8 pictures.
-    assert works[1][3:] == [3 * (10 * 30 + (2 + 3 + 4) * 64 + 12 * 8), 3 * (10 * 30 + 12 * 8)]
+    classifiers = trainings[1] - 12
+    looks = 10 * 30 + (2 + 3 + 4) * 64 + 12 * 8 + classifiers * 10 * held
+    assert works[1][3:] == [seeds * looks, seeds * (10 * 30 + 12 * 8)]
     assert [line for line in str(plan).splitlines() if "printed" in line] == printed
 
 

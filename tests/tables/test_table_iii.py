@@ -492,7 +492,7 @@ def test_what_the_recipe_changes_is_made_again(there, trainings, changes, attend
     )
     assert len(set(masks)) == 1 + segments
     without = changes.get("annotation", RECIPE.annotation).crf == "none"
-    assert ("input, no CRF;" in provenance["protocol"]) == without
+    assert ("input, fp32, no CRF;" in provenance["protocol"]) == without
 
 
 @pytest.mark.parametrize("wrong", ["everywhere", "silent"])
