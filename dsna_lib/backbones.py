@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ VGG16_CLASSIFIER = {  # two hidden layers under DeepLab's names, under torchvisi
     "fc7.weight": ("classifier.3.weight", (4096, 4096)),
     "fc7.bias": ("classifier.3.bias", (4096,)),
 }
-OWN = ("vgg16", "efficientnet_lite0", "resnet50_caffe")  # those made here; timm has others
 WEIGHTS_FOLDER = "DSNA_WEIGHTS"  # environment variable: a folder with weight files
 ROOM = 2**30  # bytes of features that a backbone remembers at most
 
@@ -155,14 +154,7 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
         >>> create("efficientnet_lite0", weights=None)(torch.rand(1, 3, 224, 224)).shape
         torch.Size([1, 1280, 14, 14])
     """
-    if name == "vgg16":
-        backbone = _vgg16(output_stride, weights)
-    elif name == "efficientnet_lite0":
-        backbone = _efficientnet_lite0(output_stride, weights)
-    elif name == "resnet50_caffe":
-        backbone = _resnet50_caffe(output_stride, weights)
-    else:
-        backbone = _from_timm(name, output_stride, weights)
+    backbone = OWN[name](output_stride, weights) if name in OWN else _from_timm(name, output_stride, weights)
     return backbone.eval().to(memory_format=torch.channels_last)
 
 
@@ -324,3 +316,11 @@ class _LastOf(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.body(pictures)[-1]
+
+
+# Those made here; timm has others.
+OWN: dict[str, Callable[[int, str | Path | None], Backbone]] = {
+    "vgg16": _vgg16,
+    "efficientnet_lite0": _efficientnet_lite0,
+    "resnet50_caffe": _resnet50_caffe,
+}

@@ -197,7 +197,8 @@ def iterate_maps(
             said = f"out of memory with {len(items)} pictures of {size} pixels"
             raise RunError(said, "lower `batch_size`") from error
         scores = torch.stack([scores for scores, _ in made]).mean(dim=0)
-        grids = {name: _mean_on_first([grids[name] for _, grids in made]) for name in made[0][1]}
+        grid = made[0][1]["features"].shape[-2:]
+        grids = {name: mean_on_grid([grids[name] for _, grids in made], grid) for name in made[0][1]}
         features = grids.pop("features")
         for place, item in enumerate(items):
             own = {kind: batch_maps[place] for kind, batch_maps in grids.items()}
@@ -215,12 +216,11 @@ def _viewed(
     return output.scores.float(), {name: grid.flip(-1) if mirrored else grid for name, grid in grids.items()}
 
 
-def _mean_on_first(grids: list[Tensor]) -> Tensor:
-    """The mean of ``(N, K, h, w)`` of several sizes, on the first one's grid."""
-    if len(grids) == 1:
-        return grids[0]
-    size = grids[0].shape[-2:]
-    return torch.stack([functional.interpolate(grid, size, mode="bilinear") for grid in grids]).mean(dim=0)
+def mean_on_grid(several: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    """The mean of maps ``(N, K, h, w)`` of several sizes, each resized bilinearly to a grid (height, width)."""
+    if len(several) == 1:
+        return several[0]
+    return torch.stack([functional.interpolate(maps, tuple(grid), mode="bilinear") for maps in several]).mean(dim=0)
 
 
 class _Reader(torch.utils.data.Dataset):

@@ -41,12 +41,7 @@ CONFIG = TrainingConfig(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -109,14 +104,7 @@ def test_reading_in_other_processes_changes_nothing(tmp_path, split, reference):
 
 def train_until_killed(data: Path, folder: Path, last_step: int) -> None:
     """A real kill, without warning, before step `last_step` + 1."""
-    step_before = training._step
-
-    def step_or_die(*arguments):
-        if arguments[-1] == last_step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step_before(*arguments)
-
-    training._step = step_or_die
+    training._step = tiny.stopping(training._step, last_step, lambda: os.kill(os.getpid(), signal.SIGKILL))
     train_attention(tiny.model(), tiny.pictures(data), CONFIG, folder)
 
 
@@ -431,15 +419,8 @@ def test_a_killed_run_with_a_curve_and_balanced_drawing_goes_on(tmp_path, split,
     config = replace(HOLDING, balance=1.0, held_out=0.25, checkpoint_every=1)
     whole, broken = tiny.model(), tiny.model()
     train_attention(whole, split, config, tmp_path / "whole")
-    step_before = training._step
-
-    def step_or_die(*given):
-        if given[-1] == 4:
-            raise KeyboardInterrupt
-        return step_before(*given)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "_step", step_or_die)
+        patch.setattr(training, "_step", tiny.stopping(training._step, 4, lambda: signal.raise_signal(signal.SIGINT)))
         train_attention(broken, split, config, tmp_path / "run")
     train_attention(broken, split, config, tmp_path / "run")
     assert tiny.same(whole.state_dict(), broken.state_dict())

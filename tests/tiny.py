@@ -95,6 +95,17 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["dsna_lib.annotate", "dsna_lib.crf", "dsna_lib.segmentation.training"])
 
 
+def stopping(step: Callable[..., float], last: int, stop: Callable[[], object]) -> Callable[..., float]:
+    """The training loop's step, before which `stop` is called once `last` steps are done."""
+
+    def stopped(*arguments: Any) -> float:
+        if arguments[-1] == last:
+            stop()
+        return step(*arguments)
+
+    return stopped
+
+
 def in_processes(work: Callable[..., None], *arguments: Any, count: int = 1) -> list[int]:
     """Run `work` in new processes, with a rank each if there are several; returns their exit codes.
 

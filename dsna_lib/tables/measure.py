@@ -286,7 +286,7 @@ def _averaged(at_scale: dict[float, PictureMaps], protocol: MapProtocol) -> Tens
     if protocol.scales == (1.0,):
         return at_scale[1.0].maps[protocol.map]
     grid = at_scale[1.0].features.shape[-2:]
-    return torch.stack([annotate.resize(at_scale[s].maps[protocol.map], grid) for s in protocol.scales]).mean(dim=0)
+    return maps.mean_on_grid([at_scale[s].maps[protocol.map][None] for s in protocol.scales], grid)[0]
 
 
 def _covered(plane: Tensor, whole: np.ndarray, part: np.ndarray, threshold: float) -> list[float]:

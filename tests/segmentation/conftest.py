@@ -14,11 +14,8 @@ from dsna_lib.training import read_log
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def alone(one_thread):
+    """All tests here."""
 
 
 @pytest.fixture

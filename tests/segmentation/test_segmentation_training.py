@@ -193,14 +193,7 @@ def without_time(log: list[dict]) -> list[dict]:
 
 def train_until_killed(data: Path, folder: Path, last_step: int) -> None:
     """A real kill, without warning, before step `last_step` + 1."""
-    step_before = training._step
-
-    def step_or_die(*arguments):
-        if arguments[-1] == last_step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step_before(*arguments)
-
-    training._step = step_or_die
+    training._step = tiny.stopping(training._step, last_step, lambda: os.kill(os.getpid(), signal.SIGKILL))
     train_segmentation(tiny.segmentation(), tiny.pictures(data, masks=True), CONFIG, folder)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dsna_lib import paper
+from dsna_lib.maps import MAP_KINDS
 from dsna_lib.tables.render import cell, markdown, render_difference
 from pages import stored
 from pages.stored import MODELS, read, text_table, values
 
-SHOWN_MAPS = ("expansive", "discriminative", "merged")
 TRIPLE = ("precision", "recall", "iou")
 
 
@@ -24,19 +24,20 @@ def _readings(part: str) -> dict[str, Any]:
     return {title: values(f"sensitivity_{key}")[part] for key, title in MODELS.items()}
 
 
-def _scores(row: dict[str, Any]) -> str:
+def scores(row: dict[str, Any]) -> str:
+    """Precision, recall and IoU of a row, in one cell."""
     return " / ".join(cell(row[name]) for name in TRIPLE)
 
 
 def table1() -> str:
     """Table I of the paper beside what was measured here."""
-    titles = {kind: kind for kind in SHOWN_MAPS} | {"merged_crf": "merged, CRF"}
+    titles = {kind: kind for kind in MAP_KINDS} | {"merged_crf": "merged, CRF"}
     measured = table1_rows()
     rows = []
     for kind, title in titles.items():
         printed = paper.TABLE_I.get(kind)
         rows.append(
-            [title, _scores(printed) if printed else None, *(_scores(rows_of[kind]) for rows_of in measured.values())]
+            [title, scores(printed) if printed else None, *(scores(rows_of[kind]) for rows_of in measured.values())]
         )
     return markdown(["map", "paper, VGG-16, full VOC", *(f"here, {title}" for title in measured)], rows)
 
@@ -110,7 +111,7 @@ def sensitivity() -> str:
     """One row a reading of the paper, one column a model."""
     measured = _readings("rows")
     names = list(next(iter(measured.values())))
-    rows = [[name, *(_scores(rows_of[name]) for rows_of in measured.values())] for name in names]
+    rows = [[name, *(scores(rows_of[name]) for rows_of in measured.values())] for name in names]
     return markdown(["reading", *measured], rows)
 
 
@@ -129,8 +130,8 @@ def by_labels() -> str:
     rows = []
     for title, numbers in _readings("by_number_of_labels").items():
         for number, row in numbers.items():
-            rows.append([f"{title}, {number}", row["pictures"], *(row[kind] for kind in SHOWN_MAPS)])
-    return markdown(["model, labels a picture", "pictures", *SHOWN_MAPS], rows)
+            rows.append([f"{title}, {number}", row["pictures"], *(row[kind] for kind in MAP_KINDS)])
+    return markdown(["model, labels a picture", "pictures", *MAP_KINDS], rows)
 
 
 def input_size() -> str:
@@ -139,8 +140,8 @@ def input_size() -> str:
     for key, title in MODELS.items():
         for size, name in ((224, f"sensitivity_{key}"), (320, f"sensitivity_{key}_320")):
             measured = values(name)["rows"]
-            rows.append([f"{title}, {size}", *(measured[kind]["iou"] for kind in SHOWN_MAPS)])
-    return markdown(["model, input in pixels", *SHOWN_MAPS], rows)
+            rows.append([f"{title}, {size}", *(measured[kind]["iou"] for kind in MAP_KINDS)])
+    return markdown(["model, input in pixels", *MAP_KINDS], rows)
 
 
 def weights() -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from dsna_lib.maps import MAP_KINDS
 from dsna_lib.tables.render import cell, markdown
+from pages.maps import scores
 from pages.stored import FOLDER, NETWORKS, read, values
 
-KINDS = ("expansive", "discriminative", "merged")
 REFINED = ("expansive", "merged")
 HEADS = {
     "decoupled": "decoupled attention",
@@ -17,24 +18,34 @@ HEADS = {
 }
 
 
-def _photographs() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Files that ``dsna evaluate --record photographs_...`` wrote, one a model, way to show a picture, and split."""
+def _photographs() -> Iterator[dict[str, Any]]:
+    """What ``dsna evaluate --record photographs_...`` wrote, one a model, way to show a picture, and split."""
     for path in sorted(FOLDER.glob("photographs_*.json")):
-        yield path.stem, read(path.stem)
+        yield read(path.stem)
+
+
+def _network(known: Mapping[str, Any]) -> str:
+    """The backbone of a model, by its provenance."""
+    name = known["model"]["backbone"]
+    return NETWORKS.get(name, name)
 
 
 def photographs() -> str:
     """Annotations of photographs by every map of every model, before and after the CRF."""
     lines = []
-    for _, content in _photographs():
+    for content in _photographs():
         how, rows = content["provenance"], content["values"]["rows"]
-        trained = how["trained"]
         shown = how["protocol"].partition(", predicted void")[0].replace(" input", "")
-        before = [" / ".join(cell(rows[kind][name]) for name in ("precision", "recall", "iou")) for kind in KINDS]
+        before = [scores(rows[kind]) for kind in MAP_KINDS]
         after = [cell(rows[f"{kind}_crf"]["iou"]) if f"{kind}_crf" in rows else None for kind in REFINED]
-        network = NETWORKS.get(trained["model"]["backbone"], trained["model"]["backbone"])
-        lines.append([f"{network}, {shown}", how["split"], how["pictures"], *before, *after])
-    head = ["model, how it is shown a picture", "split", "pictures", *KINDS, *(f"{kind}, CRF: IoU" for kind in REFINED)]
+        lines.append([f"{_network(how['trained'])}, {shown}", how["split"], how["pictures"], *before, *after])
+    head = [
+        "model, how it is shown a picture",
+        "split",
+        "pictures",
+        *MAP_KINDS,
+        *(f"{kind}, CRF: IoU" for kind in REFINED),
+    ]
     return markdown(head, lines, words=head[:2])
 
 
@@ -42,16 +53,13 @@ def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Title and provenance of each model with a learning curve: those that ship, then those measured on photographs."""
     for name, known in values("checkpoints").items():
         pictures = "drawn" if "drawn" in name else "photographs"
-        network = NETWORKS.get(known["model"]["backbone"], known["model"]["backbone"])
-        yield f"{network}, {pictures}, {HEADS[known['model']['head']]}", known
-    seen = set()
-    for _, content in _photographs():
+        yield f"{_network(known)}, {pictures}, {HEADS[known['model']['head']]}", known
+    shown = {known["file"] for known in values("checkpoints").values()}
+    for content in _photographs():
         known = content["provenance"]["trained"]
-        network = NETWORKS.get(known["model"]["backbone"], known["model"]["backbone"])
-        title = f"{network}, photographs, {HEADS[known['model']['head']]}"
-        if title not in seen and known["file"] not in {each["file"] for each in values("checkpoints").values()}:
-            seen.add(title)
-            yield title, known
+        if known["file"] not in shown:
+            shown.add(known["file"])
+            yield f"{_network(known)}, photographs, {HEADS[known['model']['head']]}", known
 
 
 def curves() -> str:
