@@ -15,10 +15,25 @@ from dsna_lib.metrics import average_precision
 
 
 def hold_out(pictures: Pictures, share: float) -> tuple[Pictures, Pictures]:
-    """Split pictures into those to learn from and a share that is kept aside, evenly spread; it may be empty."""
-    held = spread(pictures, round(share * len(pictures)))
-    aside = {record.id for record in held.records}
-    return pictures.with_records([record for record in pictures.records if record.id not in aside]), held
+    """Split pictures into those to learn from and a share that is kept aside; it may be empty.
+
+    The class that is seldom among those kept aside gives the next one, as long as half of its pictures are left to
+    learn from: a mean over classes is noise where a rare class is measured on one picture or two.
+    """
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).numpy()
+    shown = pictures.targets().numpy().astype(bool)[order]  # (pictures, classes)
+    held = np.zeros(len(pictures), bool)
+    for _ in range(round(share * len(pictures))):
+        counts = shown[held].sum(0)
+        free = counts < shown.sum(0) // 2
+        if not free.any():
+            break
+        needy = np.where(free, counts, len(pictures)).argmin()
+        held[np.argmax(shown[:, needy] & ~held)] = True
+    aside = set(order[held])
+    parts = ([r for k, r in enumerate(pictures.records) if (k in aside) is kept] for kept in (False, True))
+    learned, kept_aside = (pictures.with_records(part) for part in parts)
+    return learned, kept_aside
 
 
 def spread(pictures: Pictures, count: int) -> Pictures:

@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,14 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
     def precision_of(model: AttentionModel) -> dict[str, float]:
         return {"mean_average_precision": mean_average_precision(model, held, config.held_out_size or config.crop)}
 
-    return fit(model, augmented, groups, loss_of, config, folder, precision_of if len(held) else None)
+    measure = precision_of if len(held) else None
+    with remembering(model, config):
+        return fit(model, augmented, groups, loss_of, config, folder, measure)
+
+
+def remembering(model: Any, config: TrainingConfig) -> AbstractContextManager[None]:
+    """Whole pictures differ by a mirror image at most: frozen stages need not see them again each epoch."""
+    return model.backbone.remembering() if config.crops == "whole" else nullcontext()
 
 
 def fit(

@@ -39,14 +39,23 @@ def split(tmp_path):
     return tiny.pictures(tmp_path / "data")
 
 
-@pytest.mark.parametrize(
-    ("total", "share", "held"), [(8, 0.25, [2, 6]), (8, 0.0, []), (9, 0.5, [1, 3, 5, 7]), (3, 0.1, [])]
-)
-def test_pictures_are_held_out_here_and_there(tmp_path, total, share, held):
+def test_rare_classes_are_held_out_as_often_as_common_ones(split):
+    many = labeled(split, *[(0,)] * 50, *[(0, 1)] * 6, *[(2,)] * 8, ())
+    learned, aside = hold_out(many, 0.15)
+    assert len(aside) == round(0.15 * 65)
+    counts = aside.targets().sum(0)
+    assert counts.tolist() == [6, 3, 4]  # half of the pictures of classes 1 and 2, and no more
+    assert learned.targets().sum(0).tolist() == (many.targets().sum(0) - counts).tolist()
+
+
+@pytest.mark.parametrize(("total", "share", "held"), [(8, 0.25, 2), (8, 0.0, 0), (24, 0.5, 12), (3, 0.1, 0)])
+def test_a_share_is_held_out_and_the_same_one_again(tmp_path, total, share, held):
     split = tiny.pictures(tmp_path, total)
     learned, aside = hold_out(split, share)
-    assert [split.records.index(record) for record in aside.records] == held
-    assert [record for record in split.records if record not in aside.records] == learned.records
+    assert len(aside) == held
+    assert aside.records == hold_out(split, share)[1].records
+    assert sorted([*learned.records, *aside.records], key=split.records.index) == split.records
+    assert learned.records == sorted(learned.records, key=split.records.index)
 
 
 def test_mean_average_precision_equals_scikit_learns(split):

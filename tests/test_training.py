@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -372,6 +373,21 @@ def test_adamw_with_its_schedule_equals_plain_numbers(tmp_path, split):
     rates = [0.05 * config.rate_factor(step, 4) for step in range(8)]
     assert model.value.item() == pytest.approx(adamw(2.0, range(1, 9), rates, 0.1), rel=1e-5)
     assert [line["rate"] for line in read_log(tmp_path / "run")] == pytest.approx(rates)
+
+
+def test_frozen_stages_see_whole_pictures_once_and_the_same_is_learned(tmp_path, split, monkeypatch):
+    config, learned, shown = replace(CONFIG, epochs=3, crops="whole"), [], []
+    for k in range(2):
+        model, seen = tiny.model(), []
+        model.backbone.train_last(1)
+        model.backbone.stages[0].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        train_attention(model, split, config, tmp_path / str(k))
+        learned.append(model.state_dict())
+        shown.append(sum(seen))
+        monkeypatch.setattr(type(model.backbone), "remembering", lambda self: nullcontext())
+    for name, weight in learned[0].items():
+        torch.testing.assert_close(weight, learned[1][name])
+    assert shown[0] <= 2 * len(split) < shown[1] == 3 * len(split)
 
 
 def test_a_training_that_diverges_with_adamw_is_told_in_a_sentence_and_keeps_its_checkpoint(tmp_path, split):

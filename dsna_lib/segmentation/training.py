@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import Field, asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -174,8 +173,7 @@ def train_segmentation(
         return {"mean_iou": mean_iou(network, held, config.held_out_size or config.crop)}
 
     measure = iou_of if len(held) and loss.needs_masks else None
-    # Whole pictures differ by a mirror image at most: the frozen stages need not see them again each epoch.
-    with model.backbone.remembering() if config.crops == "whole" else nullcontext():
+    with training.remembering(model, config):
         return training.fit(model, augmented, _groups(model, config), loss, config, folder, measure)
 
 

@@ -147,9 +147,9 @@ def test_the_papers_numbers_are_the_defaults():
 def test_the_drawn_recipe_is_that_of_the_chapters():
     drawn = load("drawn")
     assert drawn.data == DataConfig(source="minivoc", drawn=1000)
-    assert drawn.attention == ModelConfig(backbone="efficientnet_lite0", dropout=0.5)
+    assert drawn.attention == ModelConfig(backbone="efficientnet_lite0", dropout=0.5, train_last=5)
     assert drawn.training == TrainingConfig(
-        epochs=6,
+        epochs=4,
         optimizer="adamw",
         schedule="poly",
         warm_up=30,
@@ -161,7 +161,7 @@ def test_the_drawn_recipe_is_that_of_the_chapters():
         crop=160,
         held_out=0.1,
         held_out_size=224,
-        precision="auto",
+        precision="no",
         workers=0,
     )
     assert (drawn.seeds, drawn.maps, drawn.annotation) == (5, MapConfig(), AnnotationConfig())
@@ -189,9 +189,9 @@ def test_the_recipe_for_a_hosted_gpu_is_the_drawn_one_with_more_of_everything():
     drawn, colab = load("drawn"), load("colab")
     assert colab.data == replace(drawn.data, drawn=2000)
     assert colab.attention == drawn.attention
-    assert colab.training == replace(drawn.training, epochs=9, workers=2)
+    assert colab.training == replace(drawn.training, epochs=6, workers=2, precision="auto")
     assert colab.network().model == drawn.network().model
-    assert colab.network().training == replace(drawn.network().training, epochs=9, workers=2)
+    assert colab.network().training == replace(drawn.network().training, epochs=6, workers=2)
     assert colab.network().inference == drawn.network().inference
 
 

@@ -1,4 +1,4 @@
-"""The animals of the three families, each a body of its family with the part that alone tells its class."""
+"""The animals of the three families, each a body of its family with the part that tells its class for certain."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 CLASS_NAMES: tuple[str, ...] = tuple(name for names in FAMILIES.values() for name in names)
 FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
 
-# One pool of coats for each family: a body narrows the class down to its family and no further.
+# One pool of colors for each family: they narrow the class down to its family and no further.
 _COATS: dict[str, tuple[Color, ...]] = {
     "mammals": ((205, 142, 86), (178, 98, 66), (146, 132, 124), (228, 200, 160), (122, 90, 76), (104, 116, 136)),
     "birds": ((52, 122, 124), (214, 160, 62), (184, 84, 66), (122, 82, 122), (80, 106, 150), (226, 206, 172)),
     "fish": ((72, 120, 164), (222, 122, 98), (74, 146, 132), (126, 138, 152), (216, 178, 116), (130, 112, 164)),
 }
+# Each class of a family has its usual texture, the one at its place here; an animal wears it with this probability,
+# and any of the four otherwise. So a body is evidence for its class, as a cat's fur is, and no proof of it.
+_TEXTURES = ("fur", "spots", "stripes", "scales")
+_USUAL = 0.7
 
 
 def _eye(pen: Pen, x: float, y: float, radius: float) -> None:
@@ -30,10 +34,11 @@ def _eye(pen: Pen, x: float, y: float, radius: float) -> None:
     pen.fill(oval(x + radius * 0.3, y - radius * 0.4, radius * 0.38, radius * 0.38), WHITE)
 
 
-def _pattern(pen: Pen, dice: Dice, coat: Color, body: int) -> None:
-    """Texture on a body, from a pool that all classes share."""
-    dark, light = tone(coat, 86), tone(coat, 118)
-    kind = dice.pick(("fur", "spots", "stripes", "scales"))
+def _texture(pen: Pen, dice: Dice, name: str, coat: Color, body: int) -> None:
+    """The usual texture of a class on a body, or any."""
+    dark, light = tone(coat, 72), tone(coat, 134)
+    usual, other = _TEXTURES[FAMILIES[FAMILY_OF[name]].index(name)], dice.pick(_TEXTURES)
+    kind = usual if dice.unit() < _USUAL else other
     if kind == "stripes":
         for x in np.arange(-5, 6) * 0.18 + dice.between(-0.06, 0.06):
             pen.fill(stroke([(x, -1), (x + 0.1, -0.3), (x - 0.04, 0.25)], 0.09, 0.02), dark, on=body)
@@ -61,7 +66,7 @@ def _mammal(pen: Pen, dice: Dice, name: str, coat: Color) -> None:
         pen.fill(stroke([(x, 0.2), (x + 0.02, 0.55), (x, legs - 0.04)], 0.28, 0.22), tone(coat, 70))
     outline = [(-0.92, 0.0), (-0.76, -0.44), (-0.2, -0.56), (0.4, -0.56), (0.84, -0.3), (0.86, 0.14), (0.5, 0.5)]
     body = pen.fill(curve([*outline, (-0.1, 0.56), (-0.66, 0.46)]) * (stretch, 1), coat)
-    _pattern(pen, dice, coat, body)
+    _texture(pen, dice, name, coat, body)
     for x in (-0.66, 0.38):
         pen.fill(stroke([(x, 0.1), (x + 0.02, 0.55), (x, legs)], 0.32, 0.24), coat)
         pen.fill(stroke([(x - 0.13, legs - 0.06), (x, legs - 0.05), (x + 0.15, legs - 0.06)], 0.12, 0.12), dark)
@@ -137,7 +142,7 @@ def _bird(pen: Pen, dice: Dice, name: str, coat: Color) -> None:
         pen.fill(stroke([(x - 0.12, 1.05), (x, 1.02), (x + 0.2, 1.05)], 0.07, 0.05), (214, 142, 70))
     outline = [(-0.72, 0.2), (-0.56, -0.3), (-0.14, -0.7), (0.3, -0.8), (0.62, -0.36), (0.7, 0.16), (0.42, 0.7)]
     body = pen.fill(curve([*outline, (-0.1, 0.84), (-0.54, 0.62)]), coat)
-    _pattern(pen, dice, coat, body)
+    _texture(pen, dice, name, coat, body)
     pen.fill(oval(0.46, 0.3, 0.42, 0.56, 14), light, on=body)
     wing = pen.fill(curve([(-0.5, -0.1), (-0.1, -0.3), (0.22, 0.02), (0.06, 0.4), (-0.4, 0.58), (-0.78, 0.6)]), dark)
     for k in range(3):
@@ -209,7 +214,7 @@ def _fish(pen: Pen, dice: Dice, name: str, coat: Color) -> None:
         pen.fill(np.array([(0.8, -0.2), (reach, -0.02), (0.8, 0.02)]), (150, 156, 170), part=True)
     outline = [(-0.78, -0.08), (-0.4, -0.36), (0.1, -0.54), (0.6, -0.46), (0.94, -0.16), (1.0, 0.06), (0.84, 0.3)]
     body = pen.fill(curve([*outline, (0.3, 0.52), (-0.3, 0.38), (-0.78, 0.08)]) * (1, depth), coat)
-    _pattern(pen, dice, coat, body)
+    _texture(pen, dice, name, coat, body)
     pen.fill(oval(0.3, 0.6 * depth, 0.95, 0.34), light, on=body)
     pen.fill(stroke([(0.42, -0.3), (0.34, -0.02), (0.42, 0.24)], 0.04, 0.03), dark)
     pen.fill(curve([(0.26, 0.08), (0.0, 0.12), (-0.22, 0.4), (0.06, 0.36)]), dark)

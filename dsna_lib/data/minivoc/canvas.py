@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 1  # of the drawings: raise it when a pixel changes, so that no old set passes for a new one
+VERSION = 2  # of the drawings: raise it when a pixel changes, so that no old set passes for a new one
 
 Color = tuple[int, int, int]
 Points = np.ndarray  # (N, 2) of x, y

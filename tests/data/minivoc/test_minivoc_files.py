@@ -104,7 +104,7 @@ def test_load_reads_a_set_as_it_is(made):
 def test_load_makes_the_set_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DSNA_CACHE", str(tmp_path / "cache"))
     assert len(minivoc.load("train", train=2, val=1, size=48)) == 2
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["minivoc-v1-seed0-train2-val1-size48"]
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["minivoc-v2-seed0-train2-val1-size48"]
 
 
 def test_load_refuses_an_unknown_split(made):
