@@ -25,7 +25,8 @@ behaves under known conditions; verdicts on the paper come from real pictures.
 
 **How a picture is made.** A picture is a canvas, four times finer than the result, of *paint numbers*; each paint knows
 its color, its animal and whether it belongs to a discriminative part. One lookup in one canvas thus yields the picture
-and both masks. Animals are polygons in their own coordinates (x to the nose, y down, the body about one unit in radius).
+and both masks. Animals are polygons in their own coordinates (x to the nose, y down, the body about one unit in
+radius).
 
 **Why it is the same everywhere.** Chance comes from the raw stream of PCG64, which NumPy guarantees; the distributions
 on top of it may change between releases, so they are not used. Coordinates are rounded to integers before any pixel is
