@@ -41,29 +41,28 @@ def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn:
     setup = profiles.attention("cpu", seed=3)
     assert drawn == [("train", {"root": None, "train": 1000}), ("val", {"root": None, "train": 1000})]
     assert setup.training == replace(recipe_files.load("drawn").training, seed=3)
-    assert (setup.training.epochs, setup.training.optimizer) == (6, "adamw")
+    assert (setup.training.epochs, setup.training.optimizer) == (4, "adamw")
     assert setup.short == replace(setup.training, epochs=2)
-    assert setup.training.precision == native_precision("cpu")
-    assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", None)
+    assert setup.training.precision == "no"
+    assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", 5)
     assert setup.device == "cpu"
 
 
-@pytest.mark.parametrize("head", checkpoints.HEADS)
+@pytest.mark.parametrize(("head", "dropout"), checkpoints.DRAWN)
 def test_the_models_that_come_with_the_book_are_those_of_the_drawn_recipe(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: str, dropout: float
 ) -> None:
-    """With each head's usual dropout rate."""
     with_gpu(monkeypatch, False)
     drawn = replace(tiny.pictures(tmp_path), class_names=minivoc.CLASS_NAMES)
     monkeypatch.setattr(minivoc, "load", lambda split, **_: drawn)
     monkeypatch.setattr(profiles, "train_once", lambda *_: pytest.fail("trained"))
-    usual = {"decoupled": 0.5, "single_stream": 0.0, "conventional": 0.0}
-    model = profiles.attention("cpu", head=head, dropout=usual[head]).converged()
-    assert checkpoints.DRAWN[head].stat().st_size <= 8_000_000
+    model = profiles.attention("cpu", head=head, dropout=dropout).converged()
+    file = checkpoints.DRAWN[head, dropout]
+    assert file.stat().st_size <= 8_000_000
     assert model.config == replace(
-        recipe_files.load("drawn").attention, class_names=minivoc.CLASS_NAMES, head=head, dropout=usual[head]
+        recipe_files.load("drawn").attention, class_names=minivoc.CLASS_NAMES, head=head, dropout=dropout
     )
-    recorded = read_json(Path("results/checkpoints.json"))["values"][checkpoints.DRAWN[head].stem]
+    recorded = read_json(Path("results/checkpoints.json"))["values"][file.stem]
     assert recorded["training"] == recipe_files.load("drawn").training.identity()
     assert recorded["curve"]["mean_average_precision"][-1] >= 0.93
 
@@ -98,7 +97,7 @@ def test_colab_takes_the_precision_of_its_gpu(
     with_gpu(monkeypatch, True, bf16)
     setup = profiles.attention("colab")
     assert drawn[0] == ("train", {"root": None, "train": 2000})
-    assert setup.training.epochs == 9
+    assert setup.training.epochs == 6
     assert (setup.training.precision, setup.inference_precision, setup.device) == (precision, seen, "cuda")
 
 

@@ -68,7 +68,7 @@ def test_what_the_ledger_lists_stands_nowhere_else():
     assert [name for name in listed if f"<!-- results: {name} -->" in others] == []
 
 
-@pytest.mark.parametrize("table", ["claims", "claims_again", "relations", "statements", "definitions", "origins"])
+@pytest.mark.parametrize("table", ["claims", "relations", "statements", "definitions", "origins"])
 def test_tables_of_words_are_aligned_to_the_left(table):
     assert set(fill_results.BLOCKS[table]().splitlines()[1].split()) == {"|", "---"}
 

@@ -70,7 +70,7 @@ def main() -> None:
     args = ask.parse_args()
     mpl.use("Agg")
     with tempfile.TemporaryDirectory() as folder:
-        shown = rows(checkpoints.DRAWN["decoupled"], drawn(), 224, annotate.FOREGROUND_THRESHOLD)
+        shown = rows(checkpoints.DRAWN["decoupled", 0.5], drawn(), 224, annotate.FOREGROUND_THRESHOLD)
         shown += rows(checkpoints.ATTENTION, photographs(Path(folder)), PICTURE_SIZE, SHOWN_THRESHOLD)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figures.panel(shown, TITLES, width=1.7).savefig(args.out, dpi=120)

@@ -87,15 +87,16 @@ class ChapterSetup:
     def converged(self) -> AttentionModel:
         """The model of the whole schedule, where it runs best: the one that comes with the book, else trained here.
 
-        One comes with the book for the recipe of drawn pictures, seed 0, and each head with its usual dropout rate.
+        Some come with the book, for the recipe of drawn pictures and seed 0: :data:`dsna_lib.checkpoints.DRAWN`.
 
         Raises:
             TrainingError: see :func:`dsna_lib.training.fit`.
         """
         shipped = recipe_files.load(RECIPES["cpu"])
         asked, there = (replace(how, precision="no").identity() for how in (self.training, shipped.training))
-        if (self.recipe.data, asked) == (shipped.data, there):
-            model = attention_models.load(checkpoints.DRAWN[self.model.head], self.train.class_names)
+        ours = checkpoints.DRAWN.get((self.model.head, self.model.dropout))
+        if ours is not None and (self.recipe.data, asked) == (shipped.data, there):
+            model = attention_models.load(ours, self.train.class_names)
             if model.config == self.model:
                 return model.to(self.device)
         return train_once(self.model, without_masks(self.train), self.training)[0].to(self.device)

@@ -4,6 +4,10 @@ from pathlib import Path
 
 ATTENTION = Path(__file__).parent / "efficientnet_lite0_voc.pth"
 SEGMENTATION = Path(__file__).parent / "efficientnet_lite0_voc_segmentation.pth"
-# Of the recipe of drawn pictures, by the head; the single stream without dropout is CAM's classifier.
-HEADS = ("decoupled", "single_stream", "conventional")
-DRAWN = {head: Path(__file__).parent / f"efficientnet_lite0_drawn_{head}.pth" for head in HEADS}
+# Of the recipe of drawn pictures, by head and dropout rate; the single stream without dropout is CAM's classifier.
+DRAWN = {
+    ("decoupled", 0.5): Path(__file__).parent / "efficientnet_lite0_drawn_decoupled.pth",
+    ("single_stream", 0.5): Path(__file__).parent / "efficientnet_lite0_drawn_single_stream.pth",
+    ("single_stream", 0.0): Path(__file__).parent / "efficientnet_lite0_drawn_cam.pth",
+    ("conventional", 0.0): Path(__file__).parent / "efficientnet_lite0_drawn_conventional.pth",
+}

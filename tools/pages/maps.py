@@ -58,17 +58,6 @@ def judged(claim: dict[str, Any]) -> str:
     return f"{claim['verdict']}: {render_difference(claim)}"
 
 
-def claims_again() -> str:
-    """Claims on drawn pictures from two sets of three trainings that differ in their random numbers alone."""
-    rows = []
-    for table in ("I", "II", "single-stream"):
-        first, second = (values(f"table_{table}_minivoc{end}")["claims"] for end in ("", "_again"))
-        rows += [
-            [table, before["text"], judged(before), judged(again)] for before, again in zip(first, second, strict=True)
-        ]
-    return text_table(["table", "claim", "three trainings", "three others"], rows)
-
-
 def weight_by_size() -> str:
     """The weight of the expansive map in Eq. 11 by the size of the object."""
     weights = {
@@ -155,7 +144,7 @@ def weights() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
-        *(table1, relations, claims_again, weight_by_size, recipe),
+        *(table1, relations, weight_by_size, recipe),
         *(sensitivity, bootstrap, by_labels, input_size, weights),
     )
 }

@@ -13,7 +13,7 @@ from pages.stored import FOLDER, NETWORKS, read, values
 REFINED = ("expansive", "merged")
 HEADS = {
     "decoupled": "decoupled attention",
-    "single_stream": "single stream without dropout (CAM)",
+    "single_stream": "single stream",
     "conventional": "conventional attention",
 }
 
@@ -22,6 +22,12 @@ def _photographs() -> Iterator[dict[str, Any]]:
     """What ``dsna evaluate --record photographs_...`` wrote, one a model, way to show a picture, and split."""
     for path in sorted(FOLDER.glob("photographs_*.json")):
         yield read(path.stem)
+
+
+def _head(known: Mapping[str, Any]) -> str:
+    """The head of a model, by its provenance."""
+    head, dropout = known["model"]["head"], known["model"]["dropout"]
+    return HEADS[head] + (" without dropout (CAM)" if head == "single_stream" and not dropout else "")
 
 
 def _network(known: Mapping[str, Any]) -> str:
@@ -53,13 +59,13 @@ def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Title and provenance of each model with a learning curve: those that ship, then those measured on photographs."""
     for name, known in values("checkpoints").items():
         pictures = "drawn" if "drawn" in name else "photographs"
-        yield f"{_network(known)}, {pictures}, {HEADS[known['model']['head']]}", known
+        yield f"{_network(known)}, {pictures}, {_head(known)}", known
     shown = {known["file"] for known in values("checkpoints").values()}
     for content in _photographs():
         known = content["provenance"]["trained"]
         if known["file"] not in shown:
             shown.add(known["file"])
-            yield f"{_network(known)}, photographs, {HEADS[known['model']['head']]}", known
+            yield f"{_network(known)}, photographs, {_head(known)}", known
 
 
 def curves() -> str:
@@ -102,9 +108,11 @@ def recipe_search() -> str:
         shown = "whole" if how["crops"] == "whole" else "rescaled, cropped"
         layers = "all" if trial["train_last"] is None else f"the last {trial['train_last']} stages"
         reached = f"{curve['mean_average_precision'][-1]:.3f}"
-        lines.append([f"{trial['pictures']:,}", shown, layers, f"{how['backbone_rate']:g}", curve["step"][-1], reached])
-    head = ["pictures", "shown", "layers of the backbone that learn", "its rate", "steps", "mAP on held-out pictures"]
-    return markdown(head, lines, words=head[1:3])
+        which = f"{trial['pictures']:,}, version {trial['drawings']}"
+        cells = [which, shown, layers, f"{how['backbone_rate']:g}", curve["step"][-1], trial["held_out_size"], reached]
+        lines.append(cells)
+    head = ["pictures", "shown", "layers of the backbone that learn", "its rate", "steps", "held-out pixels", "mAP"]
+    return markdown(head, lines, words=head[:3])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
