@@ -42,7 +42,7 @@ def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn:
     assert drawn == [("train", {"root": None, "train": 1000}), ("val", {"root": None, "train": 1000})]
     assert setup.training == replace(recipe_files.load("drawn").training, seed=3)
     assert (setup.training.epochs, setup.training.optimizer) == (4, "adamw")
-    assert setup.short == replace(setup.training, epochs=2)
+    assert setup.short == replace(setup.training, epochs=2, warm_up=30)
     assert setup.training.precision == "no"
     assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", 5)
     assert setup.device == "cpu"

@@ -34,7 +34,7 @@ from dsna_lib.training import train_once
 
 RECIPES = {"cpu": "drawn", "colab": "colab", "full": "paper"}
 PROFILES = tuple(RECIPES)
-SHORT_EPOCHS = 2  #: of a training that a reader waits for
+SHORT_EPOCHS, SHORT_WARM_UP = 2, 30  #: of a training that a reader waits for; the warm-up in steps, at most
 
 T = TypeVar("T")
 
@@ -82,7 +82,8 @@ class ChapterSetup:
     @property
     def short(self) -> TrainingConfig:
         """The recipe's schedule cut to :data:`SHORT_EPOCHS`: what is trained while one reads has not converged."""
-        return replace(self.training, epochs=SHORT_EPOCHS)
+        warm_up = min(self.training.warm_up, SHORT_WARM_UP)
+        return replace(self.training, epochs=SHORT_EPOCHS, warm_up=warm_up)
 
     def converged(self) -> AttentionModel:
         """The model of the whole schedule, where it runs best: the one that comes with the book, else trained here.

@@ -152,7 +152,7 @@ def test_the_drawn_recipe_is_that_of_the_chapters():
         epochs=4,
         optimizer="adamw",
         schedule="poly",
-        warm_up=30,
+        warm_up=112,
         batch_size=16,
         backbone_rate=5e-4,
         head_rate=5e-3,
@@ -179,7 +179,7 @@ def test_the_drawn_recipe_is_that_of_the_chapters():
         head_rate=0.03,
         crop=129,
         crops="whole",
-        precision="auto",
+        precision="no",
         workers=0,
     )
     assert light.inference == InferenceConfig(scales=(0.6, 0.75, 0.9))
@@ -189,9 +189,9 @@ def test_the_recipe_for_a_hosted_gpu_is_the_drawn_one_with_more_of_everything():
     drawn, colab = load("drawn"), load("colab")
     assert colab.data == replace(drawn.data, drawn=2000)
     assert colab.attention == drawn.attention
-    assert colab.training == replace(drawn.training, epochs=6, workers=2, precision="auto")
+    assert colab.training == replace(drawn.training, epochs=6, warm_up=336, workers=2, precision="auto")
     assert colab.network().model == drawn.network().model
-    assert colab.network().training == replace(drawn.network().training, epochs=6, workers=2)
+    assert colab.network().training == replace(drawn.network().training, epochs=6, workers=2, precision="auto")
     assert colab.network().inference == drawn.network().inference
 
 

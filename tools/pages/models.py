@@ -12,9 +12,9 @@ from pages.stored import FOLDER, NETWORKS, read, values
 
 REFINED = ("expansive", "merged")
 HEADS = {
-    "decoupled": "decoupled attention",
+    "decoupled": "decoupled",
     "single_stream": "single stream",
-    "conventional": "conventional attention",
+    "conventional": "conventional",
 }
 
 
@@ -109,10 +109,10 @@ def recipe_search() -> str:
         layers = "all" if trial["train_last"] is None else f"the last {trial['train_last']} stages"
         reached = f"{curve['mean_average_precision'][-1]:.3f}"
         which = f"{trial['pictures']:,}, version {trial['drawings']}"
-        cells = [which, shown, layers, f"{how['backbone_rate']:g}", curve["step"][-1], trial["held_out_size"], reached]
-        lines.append(cells)
-    head = ["pictures", "shown", "layers of the backbone that learn", "its rate", "steps", "held-out pixels", "mAP"]
-    return markdown(head, lines, words=head[:3])
+        rate, steps = f"{how['backbone_rate']:g}", f"{how['warm_up']} of {curve['step'][-1]}"
+        lines.append([which, HEADS[trial["head"]], shown, layers, rate, how["batch_size"], steps, reached])
+    head = ["pictures", "attention", "shown", "layers of the backbone that learn", "its rate", "batch", "warm-up", "mAP"]
+    return markdown(head, lines, words=head[:4])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
