@@ -14,7 +14,6 @@ from dsna_lib.book.profiles import ProfileError
 from dsna_lib.config import recipe as recipe_files
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import minivoc, voc
-from dsna_lib.engine.devices import native_precision
 from dsna_lib.engine.files import read_json
 
 

@@ -111,7 +111,7 @@ def recipe_search() -> str:
         which = f"{trial['pictures']:,}, version {trial['drawings']}"
         rate, steps = f"{how['backbone_rate']:g}", f"{how['warm_up']} of {curve['step'][-1]}"
         lines.append([which, HEADS[trial["head"]], shown, layers, rate, how["batch_size"], steps, reached])
-    head = ["pictures", "attention", "shown", "layers of the backbone that learn", "its rate", "batch", "warm-up", "mAP"]
+    head = ["pictures", "attention", "shown", "layers that learn", "rate", "batch", "warm-up", "mAP"]
     return markdown(head, lines, words=head[:4])
 
 
