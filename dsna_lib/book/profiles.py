@@ -88,7 +88,7 @@ class ChapterSetup:
     def converged(self) -> AttentionModel:
         """The model of the whole schedule, where it runs best: the one that comes with the book, else trained here.
 
-        Some come with the book, for the recipe of drawn pictures and seed 0: :data:`dsna_lib.checkpoints.DRAWN`.
+        Some come with the book, for the recipe of drawn pictures and seed 0: ``dsna_lib.checkpoints.DRAWN``.
 
         Raises:
             TrainingError: see :func:`dsna_lib.training.fit`.
