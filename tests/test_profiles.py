@@ -121,7 +121,7 @@ def test_printing_shows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch, False)
     assert str(profiles.attention("cpu", head="single_stream")) == (
         "8 pictures to learn from, 8 to look at, 3 classes\n"
-        "efficientnet_lite0 with a single-stream head; 6 epochs in batches of 16 by AdamW, "
+        "efficientnet_lite0 with a single-stream head; 4 epochs in batches of 16 by AdamW, "
         "learning rates 0.0005 and 0.005"
     )
 
