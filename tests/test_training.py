@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -376,15 +375,10 @@ def test_adamw_with_its_schedule_equals_plain_numbers(tmp_path, split):
 
 
 def test_frozen_stages_see_whole_pictures_once_and_the_same_is_learned(tmp_path, split, monkeypatch):
-    config, learned, shown = replace(CONFIG, epochs=3, crops="whole"), [], []
-    for k in range(2):
-        model, seen = tiny.model(), []
-        model.backbone.train_last(1)
-        model.backbone.stages[0].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
-        train_attention(model, split, config, tmp_path / str(k))
-        learned.append(model.state_dict())
-        shown.append(sum(seen))
-        monkeypatch.setattr(type(model.backbone), "remembering", lambda self: nullcontext())
+    config = replace(CONFIG, epochs=3, crops="whole")
+    learned, shown = tiny.learned_and_shown(
+        tiny.model, lambda model, name: train_attention(model, split, config, tmp_path / name), monkeypatch
+    )
     for name, weight in learned[0].items():
         torch.testing.assert_close(weight, learned[1][name])
     assert shown[0] <= 2 * len(split) < shown[1] == 3 * len(split)

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,20 @@ def _ranked(work: Callable[..., None], arguments: tuple, rank: int, count: int, 
             "ACCELERATE_USE_CPU": "true",
         }
     work(*arguments)
+
+
+def learned_and_shown(make, train, monkeypatch) -> tuple[list, list[int]]:
+    """Weights of a model that `train` has taught in its last stage, and how many pictures its first stage saw.
+
+    Twice: with a backbone that remembers what its frozen stages made of a picture, and with one that does not.
+    """
+    learned, shown = [], []
+    for k in range(2):
+        model, seen = make(), []
+        model.backbone.train_last(1)
+        model.backbone.stages[0].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        train(model, str(k))
+        learned.append(model.state_dict())
+        shown.append(sum(seen))
+        monkeypatch.setattr(type(model.backbone), "remembering", lambda self: nullcontext())
+    return learned, shown

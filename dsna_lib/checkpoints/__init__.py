@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-ATTENTION = Path(__file__).parent / "efficientnet_lite0_voc.pth"
-SEGMENTATION = Path(__file__).parent / "efficientnet_lite0_voc_segmentation.pth"
+FOLDER = Path(__file__).parent
+ATTENTION = FOLDER / "efficientnet_lite0_voc.pth"
+SEGMENTATION = FOLDER / "efficientnet_lite0_voc_segmentation.pth"
 # Of the recipe of drawn pictures, by head and dropout rate; the single stream without dropout is CAM's classifier.
 DRAWN = {
-    ("decoupled", 0.5): Path(__file__).parent / "efficientnet_lite0_drawn_decoupled.pth",
-    ("single_stream", 0.5): Path(__file__).parent / "efficientnet_lite0_drawn_single_stream.pth",
-    ("single_stream", 0.0): Path(__file__).parent / "efficientnet_lite0_drawn_cam.pth",
-    ("conventional", 0.0): Path(__file__).parent / "efficientnet_lite0_drawn_conventional.pth",
+    ("decoupled", 0.5): FOLDER / "efficientnet_lite0_drawn_decoupled.pth",
+    ("single_stream", 0.5): FOLDER / "efficientnet_lite0_drawn_single_stream.pth",
+    ("single_stream", 0.0): FOLDER / "efficientnet_lite0_drawn_cam.pth",
+    ("conventional", 0.0): FOLDER / "efficientnet_lite0_drawn_conventional.pth",
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -272,16 +271,10 @@ def test_whole_pictures_are_squeezed_and_crops_are_not(tmp_path, split, kind, as
 
 def test_remembered_frozen_stages_change_nothing_in_what_is_learned(tmp_path, split, monkeypatch):
     """Whole pictures are remembered, which saves time; the weights are the same without."""
-    config, learned, shown = replace(CONFIG, epochs=3, crops="whole"), [], []
-    for k in range(2):
-        model = tiny.segmentation()
-        model.backbone.train_last(1)
-        seen = []
-        model.backbone.stages[0].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
-        train_segmentation(model, split, config, tmp_path / str(k))
-        learned.append(model.state_dict())
-        shown.append(sum(seen))
-        monkeypatch.setattr(type(model.backbone), "remembering", lambda self: nullcontext())
+    config = replace(CONFIG, epochs=3, crops="whole")
+    learned, shown = tiny.learned_and_shown(
+        tiny.segmentation, lambda model, name: train_segmentation(model, split, config, tmp_path / name), monkeypatch
+    )
     for name, weight in learned[0].items():
         torch.testing.assert_close(weight, learned[1][name])
     assert shown[0] <= 2 * len(split) < shown[1] == 3 * len(split)

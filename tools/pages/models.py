@@ -11,11 +11,6 @@ from pages.maps import scores
 from pages.stored import FOLDER, NETWORKS, read, values
 
 REFINED = ("expansive", "merged")
-HEADS = {
-    "decoupled": "decoupled",
-    "single_stream": "single stream",
-    "conventional": "conventional",
-}
 
 
 def _photographs() -> Iterator[dict[str, Any]]:
@@ -24,10 +19,14 @@ def _photographs() -> Iterator[dict[str, Any]]:
         yield read(path.stem)
 
 
+def _words(head: str) -> str:
+    return head.replace("_", " ")
+
+
 def _head(known: Mapping[str, Any]) -> str:
     """The head of a model, by its provenance."""
     head, dropout = known["model"]["head"], known["model"]["dropout"]
-    return HEADS[head] + (" without dropout (CAM)" if head == "single_stream" and not dropout else "")
+    return _words(head) + (" without dropout (CAM)" if head == "single_stream" and not dropout else "")
 
 
 def _network(known: Mapping[str, Any]) -> str:
@@ -110,7 +109,7 @@ def recipe_search() -> str:
         reached = f"{curve['mean_average_precision'][-1]:.3f}"
         which = f"{trial['pictures']:,}, version {trial['drawings']}"
         rate, steps = f"{how['backbone_rate']:g}", f"{how['warm_up']} of {curve['step'][-1]}"
-        lines.append([which, HEADS[trial["head"]], shown, layers, rate, how["batch_size"], steps, reached])
+        lines.append([which, _words(trial["head"]), shown, layers, rate, how["batch_size"], steps, reached])
     head = ["pictures", "attention", "shown", "layers that learn", "rate", "batch", "warm-up", "mAP"]
     return markdown(head, lines, words=head[:4])
 

@@ -30,7 +30,7 @@ def test_a_family_shares_its_bodies(family):
 
 
 @pytest.mark.parametrize("name", animals.CLASS_NAMES)
-def test_most_animals_of_a_class_wear_its_usual_texture(name, monkeypatch):
+def test_most_animals_of_a_class_wear_its_usual_texture(name):
     """Told from how many pieces it is made of, without the dice that the drawing throws."""
     pieces = {11: "stripes", 34: "fur or spots", 84: "scales"}
     worn = []
