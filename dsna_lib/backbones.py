@@ -3,6 +3,12 @@
 Each backbone normalizes its own input, so that nobody has to remember whose mean and deviation go with which weights.
 Weights come from a local file first, then from the package that carries them (EfficientNet-lite0), then from
 torchvision or timm.
+
+A feature cell is read as the square of pixels that it stands for, so it must be computed around that square's middle.
+Pooling does that. A convolution of stride 2 is centered on one of each pair of cells, the first (PyTorch pads
+both sides) or the second (TensorFlow pads the end), half a cell from the pair's middle; where four of them do the same,
+that adds up to half a cell of 16 pixels. In the backbones made here the last one is centered on the second of
+each pair and those before it on the first, which leaves half a pixel. A network of timm's is taken as it is.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
+from dsna_lib.convolutions import Depthwise, SecondOfPairs, recast
 from dsna_lib.engine import runs
 from dsna_lib.engine.errors import DsnaError, SettingError, first_few
 
@@ -247,6 +254,13 @@ def _vgg16(output_stride: int, weights: str | Path | None) -> Backbone:
 
 def _efficientnet_lite0(output_stride: int, weights: str | Path | None) -> Backbone:
     whole: Any = timm.create_model("tf_efficientnet_lite0", output_stride=output_stride)
+    convolutions = {name: layer for name, layer in whole.named_modules() if isinstance(layer, nn.Conv2d)}
+    *_, last = (name for name, layer in convolutions.items() if layer.stride == (2, 2))
+    for name, layer in convolutions.items():
+        if layer.stride == (2, 2):
+            recast(whole, name, SecondOfPairs if name == last else nn.Conv2d)
+        elif layer.groups > 1:
+            recast(whole, name, Depthwise)
     path = weights_file("efficientnet_lite0", weights)
     if path is not None:
         state, own = load_weights(path), whole.state_dict()
@@ -270,6 +284,9 @@ def _resnet50_caffe(output_stride: int, weights: str | Path | None) -> Backbone:
     whole: Any = timm.create_model("resnet50", output_stride=output_stride)
     for stage in (whole.layer2, whole.layer3, whole.layer4):
         stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+    # A block's shortcut halves the grid, too.
+    for name in [name for name, layer in whole.named_modules() if getattr(layer, "stride", 1) == (2, 2)][-2:]:
+        recast(whole, name, SecondOfPairs)
     stem = nn.Sequential(whole.conv1, whole.bn1, whole.act1, whole.maxpool)
     path = weights_file("resnet50_caffe", weights)
     if path is not None:

@@ -31,9 +31,9 @@ def hold_out(pictures: Pictures, share: float) -> tuple[Pictures, Pictures]:
         needy = np.where(free, counts, len(pictures)).argmin()
         held[np.argmax(shown[:, needy] & ~held)] = True
     aside = set(order[held])
-    parts = ([r for k, r in enumerate(pictures.records) if (k in aside) is kept] for kept in (False, True))
-    learned, kept_aside = (pictures.with_records(part) for part in parts)
-    return learned, kept_aside
+    learned = [record for place, record in enumerate(pictures.records) if place not in aside]
+    kept = [record for place, record in enumerate(pictures.records) if place in aside]
+    return pictures.with_records(learned), pictures.with_records(kept)
 
 
 def spread(pictures: Pictures, count: int) -> Pictures:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import builtins
 import pickle
 import sys
+from functools import partial
 
 import pytest
 import timm
 import tiny
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models import vgg
 from torchvision.transforms.v2.functional import normalize
 
@@ -93,14 +95,48 @@ def timms():
 
 
 def test_efficientnet_lite0_is_timms_on_its_own_normalization(lite0, timms):
+    """But for the padding where the grid is halved: timm's odd cell is always at the end, here only the last time."""
     strided = timm.create_model("tf_efficientnet_lite0", output_stride=16).eval()
     strided.load_state_dict(timms.state_dict())
+    halving = [layer for layer in strided.modules() if getattr(layer, "stride", 1) == (2, 2)]
+    assert len(halving) == 4
+    for layer in halving[:3]:
+        layer.forward = partial(
+            functional.conv2d, weight=layer.weight, stride=2, groups=layer.groups, padding=layer.kernel_size[0] // 2
+        )
     x = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         got, wanted = lite0(x), strided.forward_features((x * 255 - 127) / 128)
     assert got.shape == (1, 1280, 4, 6)
     assert got.min() == 0  # ends with the activation
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+CENTERED = [("vgg16", 320, (16,)), ("efficientnet_lite0", 416, (8, 16)), ("resnet50_caffe", 416, (8, 16, 32))]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stride"), [(name, size, stride) for name, size, strides in CENTERED for stride in strides]
+)
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_cell_sees_around_the_middle_of_its_pixels(name, size, stride, odd):
+    """Means of what is below, instead of learned weights and maxima: a gradient then says what a cell looks at."""
+    backbone = create(name, stride, weights=None)
+    for parent in list(backbone.modules()):
+        for own, layer in parent.named_children():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.constant_(layer.weight, 0.5 / layer.weight[0].numel())
+            elif isinstance(layer, nn.MaxPool2d):
+                setattr(parent, own, nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding))
+    pictures = torch.ones(1, 3, size + odd, size + odd, requires_grad=True)
+    features = backbone(pictures)
+    assert features.shape[-1] == size // stride
+    middle = size // stride // 2
+    (seen,) = torch.autograd.grad(features[0, :, middle, middle].sum(), [pictures])
+    places = torch.arange(size + odd)
+    for axis in (1, 2):
+        share = seen[0].sum((0, axis)) / seen.sum()
+        assert abs((share * places).sum() - (stride * (middle + 0.5) - 0.5)) < 0.6
 
 
 def test_the_packaged_weights_know_a_cat(timms):

@@ -18,6 +18,7 @@ LAYERS = (
     ("engine",),
     ("config",),
     ("data", "paper", "metrics"),
+    ("convolutions",),
     ("backbones",),
     ("model_files",),
     ("attention",),
