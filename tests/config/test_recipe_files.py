@@ -198,8 +198,10 @@ def test_the_recipe_for_a_hosted_gpu_is_the_drawn_one_with_more_of_everything():
 def test_the_recipe_for_photographs_without_a_gpu():
     made = load("photographs-cpu")
     assert made.data == DataConfig(source="voc", train="train_aug", segment="train")
-    assert made.attention == ModelConfig(backbone="efficientnet_lite0", train_last=2)
-    assert made.training == TrainingConfig(epochs=8, drop_after=6, scales=(0.8, 1.25), precision="auto")
+    assert made.attention == ModelConfig(backbone="efficientnet_lite0", train_last=5)
+    assert made.training == replace(
+        load("photographs-vgg16").training, epochs=5, crop=256, backbone_rate=3e-4, precision="no"
+    )
     assert made.seeds == 1
     assert made.note
     light, largefov = made.network(), made.network("largefov")

@@ -158,14 +158,15 @@ def test_the_plan_of_an_attention_model_alone_by_hand(plan_of, name):
 
 
 def test_the_plan_of_photographs_by_hand(plan_of):
-    """One seed. Attention: 8 epochs of 64 // 15 = 4 batches, 32 steps of 15 pictures; the networks: see below."""
+    """One seed. Attention: as above, 5 epochs of 3 batches of 16 are 15 steps; the networks: see below."""
     plan = plan_of("photographs-cpu")
     maps, light, largefov = ({"title": title, "work": work.tolist()} for title, work in plan.steps())
-    assert maps == {"title": "attention models, measured: tables I", "work": [1, 32, 32 * 15, 8, 0]}
+    assert maps == {"title": "attention models, measured: tables I", "work": [1, 15, 15 * 16, 8 + 10 * 4, 0]}
     # Table I's model is that of DSNA's rows, so CAM's classifier is the only new one. 5 networks of 6 epochs of 3
     # batches of 10. Four methods annotate 30 pictures, and five networks segment 8: all are refined.
     assert light["title"] == "network light, 5 methods: table III"
-    assert light["work"] == [1 + 5, 32 + 5 * 18, 32 * 15 + 5 * 18 * 10, 4 * 30 + 5 * 8, 4 * 30 + 5 * 8]
+    seen = 10 * 4 + 4 * 30 + 5 * 8
+    assert light["work"] == [1 + 5, 15 + 5 * 18, 15 * 16 + 5 * 18 * 10, seen, 4 * 30 + 5 * 8]
     # No classifier is new. 4 epochs of 6 batches of 5.
     assert largefov["title"] == "network largefov, 5 methods: table III"
     assert largefov["work"] == [5, 5 * 24, 5 * 24 * 5, 4 * 30 + 5 * 8, 4 * 30 + 5 * 8]
@@ -173,12 +174,12 @@ def test_the_plan_of_photographs_by_hand(plan_of):
         "PASCAL VOC on two cores",
         "64 pictures to mine, 30 to segment, 8 to measure on; 1 seeds",
         "1. attention models, measured: tables I",
-        "   1 trainings with 32 steps over 480 pictures; 8 pictures looked at, 0 refined by a CRF",
+        "   1 trainings with 15 steps over 240 pictures; 48 pictures looked at, 0 refined by a CRF",
         "2. network light, 5 methods: table III",
-        "   6 trainings with 122 steps over 1,380 pictures; 160 pictures looked at, 160 refined by a CRF",
+        "   6 trainings with 105 steps over 1,140 pictures; 200 pictures looked at, 160 refined by a CRF",
         "3. network largefov, 5 methods: table III",
         "   5 trainings with 120 steps over 600 pictures; 160 pictures looked at, 160 refined by a CRF",
-        "in all at most: 12 trainings with 274 steps over 2,460 pictures; 328 pictures looked at, 320 refined by a CRF",
+        "in all at most: 12 trainings with 240 steps over 1,980 pictures; 408 pictures looked at, 320 refined by a CRF",
     ]
 
 
