@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,7 +22,8 @@ from skimage import data
 
 from dsna_lib import annotate, attention, checkpoints, crf, maps
 from dsna_lib.book import figures
-from dsna_lib.config.photos import PICTURE_SIZE, SHOWN_THRESHOLD
+from dsna_lib.config.photos import SHOWN
+from dsna_lib.config.recipe import MapConfig
 from dsna_lib.data import Pictures, Record, minivoc, read_image, read_mask, voc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,15 +50,13 @@ def photographs(folder: Path) -> Pictures:
     return Pictures(records, voc.CLASS_NAMES)
 
 
-def rows(model: Path, pictures: Pictures, size: int, threshold: float) -> list[list[np.ndarray]]:
+def rows(model: Path, pictures: Pictures, shown: MapConfig) -> list[list[np.ndarray]]:
     """A row of panels for each picture."""
     made = []
-    for seen in maps.iterate_maps(attention.load(model, pictures.class_names), pictures, size=size):
+    for seen in maps.iterate_maps(attention.load(model, pictures.class_names), pictures, **asdict(shown)):
         record = pictures.records[seen.index]
         image, label = read_image(record.image), record.labels[0]
-        annotation = annotate.pseudo_annotation(
-            seen.maps["merged"], seen.features, record.labels, seen.size, threshold
-        ).numpy()
+        annotation = annotate.pseudo_annotation(seen.maps["merged"], seen.features, record.labels, seen.size).numpy()
         refined = crf.refine(image, crf.class_probabilities(annotation, record.labels, pictures.num_classes))
         heats = [figures.heat(image, maps.min_max(seen.maps[kind][label]).numpy()) for kind in maps.MAP_KINDS]
         truth = np.full_like(image, 255) if record.mask is None else figures.overlay(image, read_mask(record.mask))
@@ -71,8 +71,8 @@ def main() -> None:
     args = ask.parse_args()
     mpl.use("Agg")
     with tempfile.TemporaryDirectory() as folder:
-        shown = rows(checkpoints.DRAWN["decoupled", 0.5], drawn(), 224, annotate.FOREGROUND_THRESHOLD)
-        shown += rows(checkpoints.ATTENTION, photographs(Path(folder)), PICTURE_SIZE, SHOWN_THRESHOLD)
+        shown = rows(checkpoints.DRAWN["decoupled", 0.5], drawn(), MapConfig())
+        shown += rows(checkpoints.ATTENTION, photographs(Path(folder)), SHOWN)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figures.panel(shown, TITLES, width=1.7).savefig(whole := io.BytesIO(), dpi=100)
     Image.open(whole).convert("RGB").quantize(256).save(args.out)  # a sixth of the bytes, for faint bands

@@ -15,7 +15,7 @@ from dsna_lib.cli.options import Commands, Group, add, add_commands, at_least, w
 from dsna_lib.config.annotation import AnnotationConfig, VoidPolicy
 from dsna_lib.config.attention import ModelConfig
 from dsna_lib.config.drawn import DrawnConfig
-from dsna_lib.config.photos import MAX_SIDE, PICTURE_SIZE, SEGMENTED_SIDE, SHIPPED_SCALES, SHOWN_THRESHOLD
+from dsna_lib.config.photos import MAX_SIDE, SEGMENTED_SIDE, SHIPPED_SCALES, SHOWN
 from dsna_lib.config.recipe import DataConfig, MapConfig, Source
 from dsna_lib.config.segmentation import SCALES, InferenceConfig, SegmentationConfig
 from dsna_lib.config.tables import TITLES, Form
@@ -70,8 +70,7 @@ def annotate(parser: ArgumentParser) -> None:
     _pictures(parser, "; auto: let the model guess")
     text = "longer side, in pixels, at which heat maps, overlay and CRF of pictures are made at most; 0: full size"
     parser.add_argument("--max-side", default=MAX_SIDE, help=text, **at_least(0))
-    text = f"{SHOWN_THRESHOLD:g} for pictures; {AnnotationConfig.foreground_threshold:g} for data sets, as in the paper"
-    add(parser, AnnotationConfig, "foreground_threshold", foreground_threshold=text)
+    add(parser, AnnotationConfig, "foreground_threshold")
     text = "for data sets: of expansive, discriminative, merged"
     parser.add_argument("--kinds", type=words, default="merged", help=text)
     parser.add_argument("--refine", type=words, metavar="KINDS", help=REFINE)
@@ -228,8 +227,14 @@ def _model_file(parser: ArgumentParser, text: str) -> Group:
 
 def _attention_model(parser: ArgumentParser, text: str = SHIPPED.format("train")) -> None:
     group = _model_file(parser, text)
-    size = f"{MapConfig.size} for a data set, as in the paper; {PICTURE_SIZE} for pictures named one by one"
-    add(group, MapConfig, size=size)
+    scales = ",".join(f"{scale:g}" for scale in SHOWN.scales)
+    add(
+        group,
+        MapConfig,
+        size=f"{MapConfig.size} for a data set, as in the paper; {SHOWN.size} for pictures named one by one",
+        scales=f"1 for a data set; {scales} for pictures named one by one",
+        flip="for pictures named one by one",
+    )
     group.add_argument("--workers", default=0, help="processes that read pictures", **at_least(0))
 
 

@@ -21,7 +21,7 @@ from dsna_lib.book import photos
 from dsna_lib.cli.main import UsageError, noted, sentence
 from dsna_lib.cli.options import given
 from dsna_lib.config.annotation import AnnotationConfig, preset
-from dsna_lib.config.photos import PICTURE_SIZE, SHIPPED_SCALES, SHOWN_THRESHOLD
+from dsna_lib.config.photos import SHIPPED_SCALES, SHOWN
 from dsna_lib.config.recipe import DataConfig, MapConfig
 from dsna_lib.config.segmentation import InferenceConfig
 from dsna_lib.crf import refine_split
@@ -105,9 +105,9 @@ def _asked_for(args: argparse.Namespace) -> tuple[Pictures, ModelFile]:
 
 
 def _map_config(args: argparse.Namespace) -> MapConfig:
-    """How a model is shown pictures; those named one by one are larger."""
-    usual = {"size": PICTURE_SIZE} if getattr(args, "pictures", None) else {}
-    return MapConfig(**usual | given(args, MapConfig))
+    """How a model is shown pictures: a data set as in the paper, pictures named one by one as is usual for them."""
+    usual = SHOWN if getattr(args, "pictures", None) else MapConfig()
+    return replace(usual, **given(args, MapConfig))
 
 
 def _map_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -182,8 +182,7 @@ def annotate(args: argparse.Namespace) -> dict[str, Any]:
         text = "labels are needed: name the classes (--labels cat,person) or have them guessed (--labels auto)"
         raise UsageError(text)
     pictures, file = _asked_for(args)
-    usual = {"foreground_threshold": SHOWN_THRESHOLD} if args.pictures else {}
-    config = AnnotationConfig(**usual | given(args, AnnotationConfig))
+    config = AnnotationConfig(**given(args, AnnotationConfig))
     if args.pictures:
         return _annotate_pictures(args, pictures, file, config)
     report, kinds = _annotate_data(args, pictures, file, args.out, config)

@@ -12,6 +12,7 @@ from command_line import KINDS, SIZE, picture, sentences
 from PIL import Image
 
 from dsna_lib import attention, checkpoints, crf
+from dsna_lib.config import recipe
 from dsna_lib.data import read_mask, voc
 from dsna_lib.engine import cluster, pools
 from dsna_lib.engine.files import read_json
@@ -421,8 +422,7 @@ def test_unknown_split_and_kind(on_voc, original, command, words, named):
     assert named in err
 
 
-def test_thresholds_are_those_of_a_data_set_or_of_pictures(on_voc, annotate, original, monkeypatch):
-    """Pictures are shown at a threshold chosen by eye, data sets are annotated at the paper's, unless one is given."""
+def test_thresholds_are_the_papers_unless_one_is_given(on_voc, annotate, original, monkeypatch):
     from dsna_lib import annotate as library
     from dsna_lib.book import photos
 
@@ -438,10 +438,26 @@ def test_thresholds_are_those_of_a_data_set_or_of_pictures(on_voc, annotate, ori
     for words in ([], ["--foreground-threshold", 0.7]):
         assert annotate(path, "--labels", "cat", "--no-crf", *words)[0] == 0
         assert on_voc("annotate", original, "--no-crf", "--limit", 1, "--out", f"of{len(words)}", *words)[0] == 0
-    assert asked == [0.4, 0.2, 0.7, 0.7]
+    assert asked == [0.2, 0.2, 0.7, 0.7]
     code, _, err = on_voc("annotate", original, "--no-crf", "--out", "of0", "--foreground-threshold", 0.7)
     assert code == 3
     assert "of0 was made with foreground_threshold 0.2, not 0.7" in err
+
+
+def test_pictures_are_shown_as_the_recipe_of_the_shipped_model_has_it(on_voc, annotate, original, monkeypatch):
+    from dsna_lib.cli import pictures
+
+    asked, real = [], pictures.iterate_maps
+
+    def spy(*given, size, scales, flip, **more):
+        asked.append((size, scales, flip))
+        return real(*given, size=size, scales=scales, flip=flip, **more)
+
+    monkeypatch.setattr(pictures, "iterate_maps", spy)
+    for words in ([], ["--scales", "1"]):
+        assert annotate(original / "JPEGImages/one.jpg", "--labels", "cat", "--no-crf", *words)[0] == 0
+    usual = recipe.load("photographs-cpu").maps
+    assert asked == [(usual.size, usual.scales, usual.flip), (usual.size, (1.0,), usual.flip)]
 
 
 def test_a_folder_says_what_made_it(on_voc, original, root):
