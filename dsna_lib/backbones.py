@@ -8,7 +8,8 @@ A feature cell is read as the square of pixels that it stands for, so it must be
 Pooling does that. A convolution of stride 2 is centered on one of each pair of cells, the first (PyTorch pads
 both sides) or the second (TensorFlow pads the end), half a cell from the pair's middle; where four of them do the same,
 that adds up to half a cell of 16 pixels. In the backbones made here the last one is centered on the second of
-each pair and those before it on the first, which leaves half a pixel. A network of timm's is taken as it is.
+each pair and those before it on the first, which leaves half a pixel. On 16k + 1 pixels, as segmentation networks see
+them, the first and the last cell are centered on the border pixels. A network of timm's is taken as it is.
 """
 
 from __future__ import annotations

@@ -11,13 +11,18 @@ from torch.nn.grad import conv2d_weight
 
 
 class SecondOfPairs(nn.Conv2d):
-    """A convolution of stride 2 that is centered on the second of each pair of cells, not on the first."""
+    """A convolution of stride 2 that is centered on the second of each pair of cells, not on the first.
+
+    On an odd number of cells, which are no pairs, it is centered on the first, the third, and so on to the last.
+    """
 
     def forward(self, cells: Tensor) -> Tensor:
-        """Cells ``(N, C, H, W)`` to ``(N, D, H // 2, W // 2)``, where the padding is half of the kernel."""
-        down, across = (size // 2 for size in self.kernel_size)
-        shifted = functional.pad(cells, (across - 1, across, down - 1, down))  # no padding: the first is cut off
-        return functional.conv2d(shifted, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        """Cells ``(N, C, H, W)`` to ``(N, D, h, w)`` with half as many rows and columns, rounded up."""
+        margins: list[int] = []
+        for size, kernel in zip(cells.shape[:1:-1], self.kernel_size[::-1], strict=True):
+            margins += [kernel // 2 - 1 + size % 2, kernel // 2]  # below 0: the first is cut off
+        padded = functional.pad(cells, margins)
+        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class Depthwise(nn.Conv2d):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import pickle
 import sys
 from functools import partial
@@ -112,15 +113,11 @@ def test_efficientnet_lite0_is_timms_on_its_own_normalization(lite0, timms):
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
-CENTERED = [("vgg16", 320, (16,)), ("efficientnet_lite0", 416, (8, 16)), ("resnet50_caffe", 416, (8, 16, 32))]
+NETWORKS = [("vgg16", 320, (16,)), ("efficientnet_lite0", 416, (8, 16)), ("resnet50_caffe", 416, (8, 16, 32))]
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "stride"), [(name, size, stride) for name, size, strides in CENTERED for stride in strides]
-)
-@pytest.mark.parametrize("odd", [0, 1])
-def test_a_cell_sees_around_the_middle_of_its_pixels(name, size, stride, odd):
-    """Means of what is below, instead of learned weights and maxima: a gradient then says what a cell looks at."""
+def looks_at(name, size, stride):
+    """Where the middle cell looks, in pixels (row, column), on means of what is below in place of learned weights."""
     backbone = create(name, stride, weights=None)
     for parent in list(backbone.modules()):
         for own, layer in parent.named_children():
@@ -128,15 +125,25 @@ def test_a_cell_sees_around_the_middle_of_its_pixels(name, size, stride, odd):
                 nn.init.constant_(layer.weight, 0.5 / layer.weight[0].numel())
             elif isinstance(layer, nn.MaxPool2d):
                 setattr(parent, own, nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding))
-    pictures = torch.ones(1, 3, size + odd, size + odd, requires_grad=True)
+    pictures = torch.ones(1, 3, size, size, requires_grad=True)
     features = backbone(pictures)
-    assert features.shape[-1] == size // stride
-    middle = size // stride // 2
+    assert features.shape[-1] == math.ceil(size / stride)
+    middle = features.shape[-1] // 2
     (seen,) = torch.autograd.grad(features[0, :, middle, middle].sum(), [pictures])
-    places = torch.arange(size + odd)
-    for axis in (1, 2):
-        share = seen[0].sum((0, axis)) / seen.sum()
-        assert abs((share * places).sum() - (stride * (middle + 0.5) - 0.5)) < 0.6
+    shares = (seen[0].sum((0, axis)) / seen.sum() for axis in (2, 1))
+    return middle, [(share * torch.arange(size)).sum().item() for share in shares]
+
+
+@pytest.mark.parametrize(("name", "size", "stride"), [(name, size, k) for name, size, ks in NETWORKS for k in ks])
+def test_a_cell_looks_at_the_middle_of_its_pixels(name, size, stride):
+    middle, at = looks_at(name, size, stride)
+    assert at == pytest.approx([stride * (middle + 0.5) - 0.5] * 2, abs=0.6)
+
+
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name, size, ks in NETWORKS for _ in ks[1:2]])
+def test_on_one_pixel_more_the_outer_cells_look_at_the_border(name, size):
+    middle, at = looks_at(name, size + 1, 8)
+    assert at == pytest.approx([8 * middle] * 2, abs=0.1)
 
 
 def test_the_packaged_weights_know_a_cat(timms):

@@ -43,16 +43,17 @@ def test_depthwise_goes_without_a_gradient_that_nobody_asks_for():
     assert not layer(cells.detach()).requires_grad
 
 
-@pytest.mark.parametrize("size", [(6, 8), (7, 9)])
-def test_second_of_pairs(size):
-    cells = torch.arange(size[0] * size[1]).view(1, 1, *size).float()
+def test_second_of_pairs_and_every_other_of_what_is_no_pairs():
+    cells = torch.arange(48).view(1, 1, 6, 8).float()
     layer = SecondOfPairs(1, 1, 1, stride=2, bias=False)
     nn.init.ones_(layer.weight)
     assert torch.equal(layer(cells), cells[..., 1::2, 1::2])
+    assert torch.equal(layer(cells[..., :7]), cells[..., 1::2, :7:2])
+    assert torch.equal(layer(cells[..., :5, :]), cells[..., :5:2, 1::2])
 
 
 def test_second_of_pairs_pads_as_tensorflow_does():
-    cells = torch.rand(1, 2, 6, 8)
+    cells = torch.rand(1, 2, 6, 9)
     layer = SecondOfPairs(2, 3, 3, stride=2, padding=1)
-    padded = nn.functional.pad(cells, (0, 1, 0, 1))
+    padded = nn.functional.pad(cells, (1, 1, 0, 1))
     torch.testing.assert_close(layer(cells), nn.functional.conv2d(padded, layer.weight, layer.bias, stride=2))
