@@ -18,13 +18,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from PIL import Image
-from skimage import data
 
 from dsna_lib import annotate, attention, checkpoints, crf, maps
-from dsna_lib.book import figures
+from dsna_lib.book import figures, photos
 from dsna_lib.config.photos import SHOWN
 from dsna_lib.config.recipe import MapConfig
-from dsna_lib.data import Pictures, Record, minivoc, read_image, read_mask, voc
+from dsna_lib.data import Pictures, minivoc, read_image, read_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLES = ("picture", "expansive A", "discriminative S", "merged T", "pseudo-annotation", "after the CRF", "true mask")
@@ -39,15 +38,6 @@ def drawn() -> Pictures:
         if min((mask == c + 1).mean() for c in record.labels) > 0.05:
             chosen.setdefault(len(record.labels), record.id)
     return pictures.select([chosen[1], chosen[2]])
-
-
-def photographs(folder: Path) -> Pictures:
-    """Two that come with scikit-image; nobody has drawn their masks."""
-    records = []
-    for name, picture, label in (("cat", data.chelsea(), "cat"), ("astronaut", data.astronaut(), "person")):
-        Image.fromarray(picture).save(folder / f"{name}.png")
-        records.append(Record(name, folder / f"{name}.png", (voc.CLASS_NAMES.index(label),)))
-    return Pictures(records, voc.CLASS_NAMES)
 
 
 def rows(model: Path, pictures: Pictures, shown: MapConfig) -> list[list[np.ndarray]]:
@@ -72,7 +62,7 @@ def main() -> None:
     mpl.use("Agg")
     with tempfile.TemporaryDirectory() as folder:
         shown = rows(checkpoints.DRAWN["decoupled", 0.5], drawn(), MapConfig())
-        shown += rows(checkpoints.ATTENTION, photographs(Path(folder)), SHOWN)
+        shown += rows(checkpoints.ATTENTION, photos.free(folder).select(["cat", "astronaut"]), SHOWN)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figures.panel(shown, TITLES, width=1.7).savefig(whole := io.BytesIO(), dpi=100)
     Image.open(whole).convert("RGB").quantize(256).save(args.out)  # a sixth of the bytes, for faint bands

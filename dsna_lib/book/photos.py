@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.cbook import get_sample_data
 from PIL import Image
+from skimage import data
 
 from dsna_lib import crf
 from dsna_lib.annotate import pseudo_annotation
 from dsna_lib.book import figures
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.config.segmentation import InferenceConfig
-from dsna_lib.data.pictures import VOID, Record, read_image, read_mask, write_mask
+from dsna_lib.data import voc
+from dsna_lib.data.pictures import VOID, Pictures, Record, read_image, read_mask, write_mask
 from dsna_lib.engine.files import write_atomically
 from dsna_lib.maps import MAP_KINDS, PictureMaps
 from dsna_lib.segmentation.inference import probabilities, refined
@@ -29,6 +33,29 @@ from dsna_lib.segmentation.networks import SegmentationModel
 
 UNSAFE = re.compile(r"[^\w.-]")  # in the name of a file
 OWN_FILES = re.compile(rf"(annotation|annotation_crf|overlay|.+_({'|'.join(MAP_KINDS)}))\.png")
+
+
+def free(folder: str | Path) -> Pictures:
+    """Four photographs that anyone may show, under VOC's classes; nobody has outlined what is in them.
+
+    scikit-image's cat (chelsea, CC0), astronaut (NASA, public domain) and motorcycle (of the Middlebury stereo
+    benchmark of 2014), and matplotlib's Grace Hopper (US Navy, public domain).
+
+    Args:
+        folder: where they are written as ``ID.png``.
+    """
+    shown = {
+        "cat": (data.chelsea(), "cat"),
+        "astronaut": (data.astronaut(), "person"),
+        "motorcycle": (data.stereo_motorcycle()[0], "motorbike"),
+        "grace_hopper": (read_image(Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))), "person"),
+    }
+    records = []
+    for name, (image, label) in shown.items():
+        path = Path(folder) / f"{name}.png"
+        write_atomically(path, partial(Image.fromarray(image).save, format="PNG"))
+        records.append(Record(name, path, (voc.CLASS_NAMES.index(label),)))
+    return Pictures(records, voc.CLASS_NAMES)
 
 
 def predicted_labels(picture_maps: PictureMaps) -> tuple[int, ...]:

@@ -4,7 +4,21 @@ import numpy as np
 import torch
 
 from dsna_lib.book import photos
+from dsna_lib.data import read_image
 from dsna_lib.maps import PictureMaps
+
+
+def test_free_photographs_come_with_their_classes(tmp_path):
+    pictures = photos.free(tmp_path / "new")
+    shown = {record.id: [pictures.class_names[label] for label in record.labels] for record in pictures.records}
+    assert shown == {
+        "cat": ["cat"],
+        "astronaut": ["person"],
+        "motorcycle": ["motorbike"],
+        "grace_hopper": ["person"],
+    }
+    assert all(read_image(record.image).std() > 10 for record in pictures.records)
+    assert all(record.mask is None for record in pictures.records)
 
 
 def test_predicted_labels():
