@@ -109,9 +109,10 @@ def recipe_search() -> str:
         reached = f"{curve['mean_average_precision'][-1]:.3f}"
         which = f"{trial['pictures']:,}, version {trial['drawings']}"
         rate, steps = f"{how['backbone_rate']:g}", f"{how['warm_up']} of {curve['step'][-1]}"
-        lines.append([which, _words(trial["head"]), shown, layers, rate, how["batch_size"], steps, reached])
-    head = ["pictures", "attention", "shown", "layers that learn", "rate", "batch", "warm-up", "mAP"]
-    return markdown(head, lines, words=head[:4])
+        cells = trial.get("cells", "7 pixels off")
+        lines.append([which, _words(trial["head"]), shown, layers, cells, rate, steps, reached])
+    head = ["pictures", "attention", "shown", "layers that learn", "cells", "rate", "warm-up", "mAP"]
+    return markdown(head, lines, words=head[:5])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
