@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dsna_lib.maps import MAP_KINDS
@@ -11,6 +11,7 @@ from pages.maps import scores
 from pages.stored import FOLDER, NETWORKS, read, values
 
 REFINED = ("expansive", "merged")
+SHIPPED = "efficientnet_lite0_voc"
 
 
 def _photographs() -> Iterator[dict[str, Any]]:
@@ -37,8 +38,18 @@ def _network(known: Mapping[str, Any]) -> str:
 
 def photographs() -> str:
     """Annotations of photographs by every map of every model, before and after the CRF."""
+    return _annotations(_photographs())
+
+
+def shipped_attention() -> str:
+    """The same of the attention model of photographs that comes with the package."""
+    file = values("checkpoints")[SHIPPED]["file"]
+    return _annotations(content for content in _photographs() if content["provenance"]["trained"]["file"] == file)
+
+
+def _annotations(measured: Iterable[Mapping[str, Any]]) -> str:
     lines = []
-    for content in _photographs():
+    for content in measured:
         how, rows = content["provenance"], content["values"]["rows"]
         shown = how["protocol"].partition(", predicted void")[0].replace(" input", "")
         before = [scores(rows[kind]) for kind in MAP_KINDS]
@@ -116,5 +127,5 @@ def recipe_search() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    block.__name__: block for block in (photographs, curves, schedules, recipe_search)
+    block.__name__: block for block in (photographs, shipped_attention, curves, schedules, recipe_search)
 }
