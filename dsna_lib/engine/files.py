@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 
@@ -29,6 +29,17 @@ def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def leads_out(name: str) -> bool:
+    """Whether what is named so within a folder would lie beside or above it, or be the folder itself.
+
+    Example:
+        >>> [leads_out(name) for name in ("a", "2007/a", "../a", "/a", ".")]
+        [False, False, True, True, True]
+    """
+    path = PurePath(name)
+    return bool(path.anchor) or ".." in path.parts or not path.parts
 
 
 def make_folder(folder: Path) -> None:

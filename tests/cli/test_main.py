@@ -154,6 +154,15 @@ def test_wrong_usage_is_2(run, command, named):
     assert named in err
 
 
+@pytest.mark.parametrize("command", ["maps", "annotate --labels cat", "segment"])
+def test_a_picture_whose_name_leads_out_of_the_folder_is_refused(run, tmp_path, command):
+    for name in ("...jpg", "..jpg"):
+        code, out, err = run(*command.split(), "good.jpg", name, "--out", "here/made")
+        assert (code, out) == (3, "")
+        assert f"{name}: what is named after its id" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_debug_shows_the_traceback(run, monkeypatch):
     words = ["annotate", "gone.jpg", "--labels", "cat", "--model", "gone.pth"]
     assert run(*words)[0] == 3

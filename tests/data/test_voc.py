@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dsna_lib.data import sources, voc, write_mask
+from dsna_lib.data.pictures import DataError
 
 LABELS = {"a": ["dog", "person"], "b": ["cat"], "c": ["tvmonitor"]}
 
@@ -77,6 +78,16 @@ def test_nested_folders(tmp_path, inner):
 def test_no_voc_here(tmp_path):
     with pytest.raises(FileNotFoundError, match="no JPEGImages folder under .*VOCdevkit/VOC2012.*dsna data download"):
         voc.load(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/escaped", ".."])
+def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    root = make(tmp_path)
+    (root / "image_labels.json").write_text(json.dumps({**LABELS, name: ["dog"]}))
+    split(root, "train", "a", name)
+    for load in (lambda: voc.load(root, "train"), lambda: voc.check(root)):
+        with pytest.raises(DataError, match=f"JPEGImages.*{name}.jpg: what is named after its id '{name}' would"):
+            load()
 
 
 def test_a_missing_split_lists_the_known_ones(tmp_path):
