@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from dsna_lib.engine.errors import DsnaError
-from dsna_lib.engine.files import leads_out, write_atomically
+from dsna_lib.engine.files import leads_out, refuse_special, write_atomically
 
 VOID = 255
 
@@ -73,6 +73,7 @@ def read_image(path: str | Path) -> np.ndarray:
 @contextmanager
 def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
     """An open picture or mask; what goes wrong with it, there or later, is one sentence that names the file."""
+    refuse_special(path, PictureError)
     try:
         with Image.open(path) as image:
             yield image

@@ -7,7 +7,10 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsna_lib.engine.errors import DsnaError
 
 
 def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
@@ -40,6 +43,12 @@ def leads_out(name: str) -> bool:
     """
     path = PurePath(name)
     return bool(path.anchor) or ".." in path.parts or not path.parts
+
+
+def refuse_special(path: str | Path, error: type[DsnaError]) -> None:
+    """Raise an `error` where something is there that is neither file nor folder: who reads a pipe waits for ever."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise error(f"{path}: is a pipe or a device, which may never end", "name a file")
 
 
 def make_folder(folder: Path) -> None:

@@ -25,6 +25,12 @@ def saved(tmp_path: Path, image: Image.Image, name: str = "picture.png", **optio
     return tmp_path / name
 
 
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_what_is_no_file_is_refused_unread(read):
+    with pytest.raises(PictureError, match="^/dev/null: is a pipe or a device, which may never end; name a file$"):
+        read("/dev/null")
+
+
 # Records
 
 

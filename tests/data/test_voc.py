@@ -127,6 +127,14 @@ def test_a_listed_picture_without_labels(tmp_path, xml):
     assert loaded.records[1].mask is None
 
 
+def test_an_annotation_that_is_no_file_is_refused_unread(tmp_path):
+    root = make(tmp_path, xml=True)
+    (root / "Annotations" / "b.xml").unlink()
+    (root / "Annotations" / "b.xml").symlink_to("/dev/null")
+    with pytest.raises(DataError, match="b.xml: is a pipe or a device"):
+        voc.load(root, "train")
+
+
 def test_a_damaged_annotation_is_named(tmp_path):
     root = make(tmp_path, xml=True)
     (root / "Annotations" / "b.xml").write_text("<annotation><object>")

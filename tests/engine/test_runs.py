@@ -294,6 +294,11 @@ def test_a_picture_that_is_not_there_is_named(here):
         runs.data_digest(Pictures([Record("gone", here / "gone.png", (0,))], tiny.NAMES))
 
 
+def test_what_is_no_file_has_no_digest():
+    with pytest.raises(RunError, match="^/dev/null: is a pipe or a device"):
+        runs.file_digest("/dev/null")
+
+
 def test_a_file_is_read_once_as_long_as_it_stays(here, monkeypatch):
     path, reads, digest = here / "file", [], runs.hashlib.file_digest
     path.write_bytes(b"first")
