@@ -28,7 +28,7 @@ from dsna_lib.engine.files import plain
 # The error or one that it inherits from; by their names, for some of their modules import torch.
 WRONG_USAGE = {"UsageError", "SettingError", "RecipeError", "MethodError", "TableError", "ChapterError"}
 UNKNOWN_SPLIT = " split '"  # whatever a data set is made of, it refuses one in these words
-LOWER = ("--batch-size", "--crop", "--workers", "--jobs", "--max-side")  # where memory runs out
+LOWER = ("--batch-size", "--crop", "--size", "--scales", "--workers", "--jobs", "--max-side")  # where memory runs out
 
 
 class UsageError(ValueError):
