@@ -19,7 +19,17 @@ def test_a_file_is_written_with_its_folders_and_replaced(tmp_path):
         files.write_atomically(str(path), lambda file, content=content: file.write(content))
         assert path.read_bytes() == content
     assert [inner.name for inner in path.parent.iterdir()] == ["file"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_follows_the_umask(tmp_path, umask, mode):
+    (tmp_path / "file").touch(0o400)
+    before = os.umask(umask)
+    try:
+        files.write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 def half_and(error: BaseException):
