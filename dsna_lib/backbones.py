@@ -232,8 +232,14 @@ def vgg16_classifier(weights: str | Path = "imagenet") -> dict[str, Tensor]:
 def _vgg16_state(weights: str | Path) -> tuple[dict[str, Tensor], str | Path]:
     """What a weight file of VGG-16 holds, and where that came from."""
     path = weights_file("vgg16", weights)
-    state = load_weights(path) if path else VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
-    return state, path or "torchvision"
+    if path:
+        return load_weights(path), path
+    try:
+        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True), "torchvision"
+    except Exception as error:  # whatever a network or a damaged download makes torch raise
+        file = WEIGHT_FILES["vgg16"]
+        hint = f"put {file} into a folder, and name that by the environment variable {WEIGHTS_FOLDER}"
+        raise CheckpointError(f"the ImageNet weights of vgg16 cannot be fetched ({error})", hint) from error
 
 
 def _vgg16(output_stride: int, weights: str | Path | None) -> Backbone:

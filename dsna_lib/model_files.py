@@ -14,7 +14,7 @@ import torch
 
 from dsna_lib import backbones
 from dsna_lib.backbones import CheckpointError
-from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.files import refuse_special, write_atomically
 
 
 def save(model: Any, path: str | Path, form: str, half: bool = False) -> None:
@@ -48,6 +48,7 @@ def load(
     Raises:
         CheckpointError: no model file, a damaged one, or one of another kind or for other classes; both are named.
     """
+    refuse_special(path, CheckpointError)
     content: dict[str, Any] = backbones.load_weights(path)
     kind = content.get("format")
     if kind != form:

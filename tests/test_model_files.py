@@ -20,6 +20,12 @@ KINDS = [(attention, ModelConfig), (networks, SegmentationConfig)]
 by_kind = pytest.mark.parametrize("kind, config", KINDS, ids=["attention", "segmentation"])
 
 
+@by_kind
+def test_what_is_no_file_is_refused_unread(kind: ModuleType, config: type):
+    with pytest.raises(CheckpointError, match="^/dev/null: is a pipe or a device"):
+        kind.load("/dev/null")
+
+
 def stored(path: Path) -> set[str]:
     return set(torch.load(path, weights_only=True)["state"])
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from dsna_lib.data import voc
 from dsna_lib.data.pictures import DataError, Pictures, Record
 from dsna_lib.engine.fields import nearest
+from dsna_lib.engine.files import refuse_special
 
 TABLE = "labels.csv"
 SHOWN = 5  # problems listed in one message
@@ -83,6 +84,7 @@ def load(root: str | Path, class_names: Sequence[str] | None = None, split: str 
 
 
 def _read_rows(table: Path) -> list[_Row]:
+    refuse_special(table, DataError)
     try:
         text = table.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from dsna_lib.engine.errors import DsnaError
-from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.files import leads_out, refuse_special, write_atomically
 
 VOID = 255
 
@@ -31,13 +31,22 @@ class PictureError(DsnaError, ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One picture on disk."""
+    """One picture on disk. What is made of it is named after its id, so that this must not lead out of a folder.
+
+    Raises:
+        DataError: an id that is absolute or empty, or goes up; the message names the file.
+    """
 
     id: str  #: name of the picture without folder and suffix
     image: Path  #: the picture's file
     labels: tuple[int, ...]  #: 0-based indices of the classes present, sorted, without background
     mask: Path | None = None  #: the ground-truth mask's file, if there is one; training never reads it
     part: Path | None = None  #: the telling parts' mask (embedded data only)
+
+    def __post_init__(self) -> None:
+        if leads_out(self.id):
+            said = f"{self.image}: what is named after its id {self.id!r} would lie outside its folder"
+            raise DataError(said, "rename it")
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -64,6 +73,7 @@ def read_image(path: str | Path) -> np.ndarray:
 @contextmanager
 def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
     """An open picture or mask; what goes wrong with it, there or later, is one sentence that names the file."""
+    refuse_special(path, PictureError)
     try:
         with Image.open(path) as image:
             yield image

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from dsna_lib.data.pictures import DataError, Pictures, Record
 from dsna_lib.engine.fields import nearest
+from dsna_lib.engine.files import refuse_special
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -69,6 +70,7 @@ def _label_reader(root: Path) -> Callable[[str], list[str] | None]:
 
 
 def _names_in(annotation: Path) -> list[str] | None:
+    refuse_special(annotation, DataError)
     try:
         return [o.findtext("name", "") for o in ElementTree.parse(annotation).iter("object")]
     except FileNotFoundError:

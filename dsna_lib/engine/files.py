@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsna_lib.engine.errors import DsnaError
 
 
 def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
-    """Call `write` with an open binary file, then move it to `path` in one step.
+    """Call `write` with an open binary file, then move it to `path` in one step. Who may read it follows the umask.
 
     Raises:
         OSError: unwritable folder or full disk; the message names `path`, and no half file stays.
     """
-    path, temporary = Path(path), None
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             write(file)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        with suppress(OSError):  # moved, or never made
+            temporary.unlink()
+
+
+def leads_out(name: str) -> bool:
+    """Whether what is named so within a folder would lie beside or above it, or be the folder itself.
+
+    Example:
+        >>> [leads_out(name) for name in ("a", "2007/a", "../a", "/a", ".")]
+        [False, False, True, True, True]
+    """
+    path = PurePath(name)
+    return bool(path.anchor) or ".." in path.parts or not path.parts
+
+
+def refuse_special(path: str | Path, error: type[DsnaError]) -> None:
+    """Raise an `error` where something is there that is neither file nor folder: who reads a pipe waits for ever."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise error(f"{path}: is a pipe or a device, which may never end", "name a file")
 
 
 def make_folder(folder: Path) -> None:

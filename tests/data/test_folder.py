@@ -137,6 +137,19 @@ def test_what_is_wrong_is_named(root, text, message):
     assert str(root / "labels.csv") in str(error.value)
 
 
+def test_a_table_that_is_no_file_is_refused_unread(root):
+    (root / "labels.csv").symlink_to("/dev/null")
+    with pytest.raises(DataError, match="labels.csv: is a pipe or a device"):
+        folder.load(root)
+
+
+@pytest.mark.parametrize("name", ["...jpg", "..jpg"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(root, name):
+    (root / name).write_bytes((root / "beach.jpg").read_bytes())
+    with pytest.raises(DataError, match=f"{name}: what is named after its id"):
+        folder.load(write(root, f"file,labels\n{name},dog\n"))
+
+
 def test_two_pictures_of_one_name_would_share_a_mask(root):
     Image.new("RGB", (6, 4)).save(root / "cat.jpg")
     with pytest.raises(DataError, match=r"row 3 \(cat.jpg\) has the same name without suffix as row 2"):

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from dsna_lib.data import PictureError, Pictures, Record, pictures, read_image, read_mask, transforms, write_mask
-from dsna_lib.data.pictures import palette, subset, without_masks
+from dsna_lib.data.pictures import DataError, palette, subset, without_masks
 from dsna_lib.engine.files import write_atomically
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -23,6 +23,26 @@ RGB = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 def saved(tmp_path: Path, image: Image.Image, name: str = "picture.png", **options) -> Path:
     image.save(tmp_path / name, **options)
     return tmp_path / name
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_what_is_no_file_is_refused_unread(read):
+    with pytest.raises(PictureError, match="^/dev/null: is a pipe or a device, which may never end; name a file$"):
+        read("/dev/null")
+
+
+# Records
+
+
+@pytest.mark.parametrize("name", ["../escaped", "../../escaped", "a/../../b", "/tmp/escaped", "..", ".", ""])
+def test_an_id_that_leads_out_of_a_folder_is_refused(name):
+    with pytest.raises(DataError, match=r"^shots/odd.jpg: what is named after its id '.*' would lie outside its"):
+        Record(name, Path("shots/odd.jpg"), ())
+
+
+@pytest.mark.parametrize("name", ["a", "2007/000032", "..a", "a..b", "...", ".a"])
+def test_other_ids_are_taken_as_they_are(name):
+    assert Record(name, Path("odd.jpg"), ()).id == name
 
 
 # Pictures

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dsna_lib.data import sources, voc, write_mask
+from dsna_lib.data.pictures import DataError
 
 LABELS = {"a": ["dog", "person"], "b": ["cat"], "c": ["tvmonitor"]}
 
@@ -79,6 +80,16 @@ def test_no_voc_here(tmp_path):
         voc.load(tmp_path, "train")
 
 
+@pytest.mark.parametrize("name", ["../../escaped", "/escaped", ".."])
+def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    root = make(tmp_path)
+    (root / "image_labels.json").write_text(json.dumps({**LABELS, name: ["dog"]}))
+    split(root, "train", "a", name)
+    for load in (lambda: voc.load(root, "train"), lambda: voc.check(root)):
+        with pytest.raises(DataError, match=f"JPEGImages.*{name}.jpg: what is named after its id '{name}' would"):
+            load()
+
+
 def test_a_missing_split_lists_the_known_ones(tmp_path):
     root = make(tmp_path)
     split(root, "extra", "b")
@@ -114,6 +125,14 @@ def test_a_listed_picture_without_labels(tmp_path, xml):
     loaded = voc.load(root, "test")  # the test set's labels are not public
     assert [r.labels for r in loaded.records] == [(11, 14), ()]
     assert loaded.records[1].mask is None
+
+
+def test_an_annotation_that_is_no_file_is_refused_unread(tmp_path):
+    root = make(tmp_path, xml=True)
+    (root / "Annotations" / "b.xml").unlink()
+    (root / "Annotations" / "b.xml").symlink_to("/dev/null")
+    with pytest.raises(DataError, match="b.xml: is a pipe or a device"):
+        voc.load(root, "train")
 
 
 def test_a_damaged_annotation_is_named(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from dsna_lib.engine import files
+from dsna_lib.engine.errors import RunError
 
 
 def test_a_file_is_written_with_its_folders_and_replaced(tmp_path):
@@ -18,7 +19,17 @@ def test_a_file_is_written_with_its_folders_and_replaced(tmp_path):
         files.write_atomically(str(path), lambda file, content=content: file.write(content))
         assert path.read_bytes() == content
     assert [inner.name for inner in path.parent.iterdir()] == ["file"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_follows_the_umask(tmp_path, umask, mode):
+    (tmp_path / "file").touch(0o400)
+    before = os.umask(umask)
+    try:
+        files.write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 def half_and(error: BaseException):
@@ -44,6 +55,18 @@ def test_whatever_else_ends_the_writing_leaves_no_half_file_either(tmp_path, err
     with pytest.raises(type(error)):
         files.write_atomically(tmp_path / "file", half_and(error))
     assert not list(tmp_path.iterdir())
+
+
+def test_pipes_and_devices_are_refused_and_nothing_else(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", str(tmp_path / "link"), "/dev/null"):
+        with pytest.raises(RunError) as error:
+            files.refuse_special(path, RunError)
+        assert str(error.value) == f"{path}: is a pipe or a device, which may never end; name a file"
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path, tmp_path / "gone"):
+        files.refuse_special(path, RunError)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
