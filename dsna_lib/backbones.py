@@ -310,12 +310,14 @@ def _packaged_lite0() -> Path:
 
 
 def _from_timm(name: str, output_stride: int, weights: str | Path | None) -> Backbone:
+    said = f"timm cannot make a feature backbone {name!r} of stride {output_stride}"
+    if not timm.is_model(name):  # timm also takes names that lead to a repository on a network, or to any folder
+        raise SettingError(f"{said}: it is none of timm's own models")
     try:
         body: Any = timm.create_model(
             name, features_only=True, output_stride=output_stride, pretrained=weights == "imagenet", out_indices=(-1,)
         )
     except Exception as error:  # timm's errors are of many types
-        said = f"timm cannot make a feature backbone {name!r} of stride {output_stride}"
         raise SettingError(f"{said}: {error}") from error
     path = weights_file(name, weights)
     if path is not None:
