@@ -188,6 +188,9 @@ def test_any_timm_backbone_by_name(tmp_path):
 def test_unknown_names_and_strides():
     with pytest.raises(DsnaError, match="timm cannot make a feature backbone 'no_such_net' of stride 16"):
         create("no_such_net", weights=None)
+    for elsewhere in ("hf_hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18", "local-dir:/tmp", "timm/resnet18"):
+        with pytest.raises(DsnaError, match=f"{elsewhere}' of stride 16: it is none of timm's own models"):
+            create(elsewhere, weights=None)
     with pytest.raises(DsnaError, match="timm cannot make a feature backbone 'resnet18' of stride 5"):
         create("resnet18", output_stride=5, weights=None)
 

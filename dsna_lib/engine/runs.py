@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 CARD = "run.json"
 BEGUN = (CARD, "metrics.jsonl", "checkpoint.partial")  # what a run leaves before it has a result
+SHAPE = {"stage": str, "state": str, "identity": dict}  # of what it says
 DIGITS = 12
 
 
@@ -141,10 +142,11 @@ class Run:
     def read(self) -> dict[str, Any]:
         """What the folder's ``run.json`` says; nothing where it is not there, damaged, or another program's."""
         try:
-            card = read_json(self.folder / CARD)
+            card = read_json(self.folder / CARD, SHAPE)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
-        return card if isinstance(card, dict) and {"stage", "state", "identity"} <= card.keys() else {}
+        whole = card["state"] != "finished" or {"metrics", "environment"} <= card.keys()
+        return card if whole else {}
 
     def finish(self, **metrics: Any) -> None:
         """Mark the run as finished, with what it measured and where it ran."""
@@ -249,6 +251,6 @@ def model_provenance(path: str | Path) -> dict[str, Any]:
     card = Run(Path(path).parent, "", {}).read()
     if card.get("state") == "finished":
         known |= card["identity"] | {"metrics": card["metrics"], "environment": card["environment"]}
-        model = known.get("model", {})
-        known["model"] = {name: model[name] for name in model if name not in ("class_names", "weights")}
+        if isinstance(model := known.get("model"), dict):  # a folder of annotations names its model by a digest
+            known["model"] = {name: model[name] for name in model if name not in ("class_names", "weights")}
     return known

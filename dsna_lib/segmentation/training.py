@@ -116,14 +116,11 @@ def with_annotations(pictures: Pictures, folder: str | Path, skip_missing: bool 
             absent.append(record.id)
             continue
         try:
-            mask = read_mask(path, _size(record.image))
+            mask = read_mask(path, _size(record.image), pictures.num_classes)
         except PictureError as error:
             wrong.append(str(error))
             continue
-        strange = mask[(mask > pictures.num_classes) & (mask != VOID)]
-        if strange.size:
-            wrong.append(f"{path}: holds class {strange[0]}, the data knows 0 to {pictures.num_classes}")
-        elif (mask == VOID).all():
+        if (mask == VOID).all():
             absent.append(f"{record.id} (void everywhere)")
         else:
             kept.append(replace(record, mask=path, part=None))

@@ -76,6 +76,12 @@ def test_given_classes_keep_their_order(root):
     assert [record.labels for record in pictures.records] == [(1,), (2,)]
 
 
+def test_more_classes_than_masks_can_hold_are_refused_by_the_tables_name(root):
+    labels = ";".join(f"c{k}" for k in range(255))
+    with pytest.raises(ValueError, match="labels.csv has 255 classes, and masks hold 254"):
+        folder.load(write(root, f"file,labels\nbeach.jpg,{labels}\n"))
+
+
 @pytest.mark.parametrize("bad", ["dog", [], ["dog", "dog"]])
 def test_class_names_must_be_a_list_of_different_names(root, bad):
     with pytest.raises(ValueError, match="`class_names` must be a list"):
