@@ -31,6 +31,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from dsna_lib.convolutions import Depthwise, SecondOfPairs, recast
 from dsna_lib.engine import runs
 from dsna_lib.engine.errors import DsnaError, SettingError, first_few
+from dsna_lib.engine.files import refuse_special
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHT_FILES = {"vgg16": "vgg16-features-imagenet.pth", "resnet50_caffe": "resnet50-imagenet-caffe.pth"}
@@ -41,6 +42,8 @@ VGG16_CLASSIFIER = {  # two hidden layers under DeepLab's names, under torchvisi
     "fc7.bias": ("classifier.3.bias", (4096,)),
 }
 WEIGHTS_FOLDER = "DSNA_WEIGHTS"  # environment variable: a folder with weight files
+# What torch.load makes of a damaged file.
+DAMAGED = (OSError, EOFError, RuntimeError, ValueError, LookupError, AssertionError, TypeError, pickle.UnpicklingError)
 ROOM = 2**30  # bytes of features that a backbone remembers at most
 
 
@@ -168,11 +171,12 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict; nothing but tensors is ever unpickled. A CheckpointError names a file that is none."""
+    refuse_special(path, CheckpointError)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such weight file") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{path}: is no PyTorch checkpoint, or a truncated one") from error
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a state dict")
@@ -232,8 +236,14 @@ def vgg16_classifier(weights: str | Path = "imagenet") -> dict[str, Tensor]:
 def _vgg16_state(weights: str | Path) -> tuple[dict[str, Tensor], str | Path]:
     """What a weight file of VGG-16 holds, and where that came from."""
     path = weights_file("vgg16", weights)
-    state = load_weights(path) if path else VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
-    return state, path or "torchvision"
+    if path:
+        return load_weights(path), path
+    try:
+        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True), "torchvision"
+    except Exception as error:  # whatever a network or a damaged download makes torch raise
+        file = WEIGHT_FILES["vgg16"]
+        hint = f"put {file} into a folder, and name that by the environment variable {WEIGHTS_FOLDER}"
+        raise CheckpointError(f"the ImageNet weights of vgg16 cannot be fetched ({error})", hint) from error
 
 
 def _vgg16(output_stride: int, weights: str | Path | None) -> Backbone:
@@ -310,12 +320,14 @@ def _packaged_lite0() -> Path:
 
 
 def _from_timm(name: str, output_stride: int, weights: str | Path | None) -> Backbone:
+    said = f"timm cannot make a feature backbone {name!r} of stride {output_stride}"
+    if not timm.is_model(name):  # timm also takes names that lead to a repository on a network, or to any folder
+        raise SettingError(f"{said}: it is none of timm's own models")
     try:
         body: Any = timm.create_model(
             name, features_only=True, output_stride=output_stride, pretrained=weights == "imagenet", out_indices=(-1,)
         )
     except Exception as error:  # timm's errors are of many types
-        said = f"timm cannot make a feature backbone {name!r} of stride {output_stride}"
         raise SettingError(f"{said}: {error}") from error
     path = weights_file(name, weights)
     if path is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dsna_lib.config.annotation import PRESETS, CRFParams, preset
-from dsna_lib.data.pictures import VOID, Pictures, read_image, read_mask, write_mask
+from dsna_lib.data.pictures import VOID, PictureError, Pictures, read_image, read_mask, write_mask
 from dsna_lib.engine.pools import ALONE, Report, Workers, run_shares
 
 __all__ = ["PRESETS", "CRFParams", "class_probabilities", "marginals", "preset", "refine", "refine_split", "require"]
@@ -153,7 +153,10 @@ def _refine_share(
         try:
             image = read_image(record.image)
             annotation = read_mask(annotations / path.name, image.shape[:2])
-            probabilities = class_probabilities(annotation, record.labels, pictures.num_classes, tau)
+            try:
+                probabilities = class_probabilities(annotation, record.labels, pictures.num_classes, tau)
+            except ValueError as error:
+                raise PictureError(f"{annotations / path.name}: {error}") from error
             write_mask(path, refine(image, probabilities, params))
             report.written.append(record.id)
         except (OSError, ValueError, MemoryError) as error:

@@ -195,7 +195,7 @@ def iterate_maps(
                 made += [_viewed(maker, model, view.to(device), present, True) for view in views if flip]
         except torch.OutOfMemoryError as error:
             said = f"out of memory with {len(items)} pictures of {size} pixels"
-            raise RunError(said, "lower `batch_size`") from error
+            raise RunError(said, "lower `batch_size`, `size` or `scales`") from error
         scores = torch.stack([scores for scores, _ in made]).mean(dim=0)
         grid = made[0][1]["features"].shape[-2:]
         grids = {name: mean_on_grid([grids[name] for _, grids in made], grid) for name in made[0][1]}

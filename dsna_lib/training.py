@@ -38,7 +38,7 @@ from dsna_lib.data.sampling import BalancedSampler
 from dsna_lib.diagnostics import examine, hold_out, mean_average_precision
 from dsna_lib.engine import devices, runs
 from dsna_lib.engine.errors import DsnaError
-from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.files import read_json_lines, write_atomically
 from dsna_lib.engine.runs import Run
 
 CURVE_POINTS = 10  #: of a learning curve
@@ -317,9 +317,9 @@ class _Log:
 def read_log(folder: str | Path) -> list[dict[str, float]]:
     """The metrics log of a run: one dict a step, with ``step``, ``epoch``, ``loss``, ``rate``, ``seconds``.
 
-    Some have what was measured, too, see :func:`fit`.
+    Some have what was measured, too, see :func:`fit`. A FileError names a line that is damaged.
     """
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return read_json_lines(Path(folder) / "metrics.jsonl", {"step": int})
 
 
 def read_curve(folder: str | Path, measure: str = "mean_average_precision") -> dict[str, list[float]]:

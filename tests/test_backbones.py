@@ -7,6 +7,7 @@ import math
 import pickle
 import sys
 from functools import partial
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -65,6 +66,18 @@ def test_vgg16_falls_back_to_torchvision(vgg_file, monkeypatch):
     monkeypatch.setattr(type(backbones.VGG16_Weights.IMAGENET1K_V1), "get_state_dict", lambda self, check_hash: state)
     backbone = create("vgg16")
     torch.testing.assert_close(backbone.stages[0].weight, layers[0].weight)
+
+
+def test_without_a_network_vgg16_says_where_its_weights_go(monkeypatch):
+    def unreachable(self, check_hash):
+        raise URLError("Name or service not known")
+
+    monkeypatch.delenv(backbones.WEIGHTS_FOLDER, raising=False)
+    monkeypatch.setattr(type(backbones.VGG16_Weights.IMAGENET1K_V1), "get_state_dict", unreachable)
+    said = r"^the ImageNet weights of vgg16 cannot be fetched \(.*Name or service not known.*\); put "
+    for fetch in (lambda: create("vgg16"), backbones.vgg16_classifier):
+        with pytest.raises(CheckpointError, match=f"{said}vgg16-features-imagenet.pth into .* variable DSNA_WEIGHTS$"):
+            fetch()
 
 
 def test_vgg16_classifier_takes_a_file_or_says_what_is_missing(tmp_path, vgg_file):
@@ -175,6 +188,9 @@ def test_any_timm_backbone_by_name(tmp_path):
 def test_unknown_names_and_strides():
     with pytest.raises(DsnaError, match="timm cannot make a feature backbone 'no_such_net' of stride 16"):
         create("no_such_net", weights=None)
+    for elsewhere in ("hf_hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18", "local-dir:/tmp", "timm/resnet18"):
+        with pytest.raises(DsnaError, match=f"{elsewhere}' of stride 16: it is none of timm's own models"):
+            create(elsewhere, weights=None)
     with pytest.raises(DsnaError, match="timm cannot make a feature backbone 'resnet18' of stride 5"):
         create("resnet18", output_stride=5, weights=None)
 

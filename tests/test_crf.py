@@ -260,7 +260,7 @@ def test_bad_annotations_and_a_full_disk_are_reported_by_name(folder, tmp_path, 
     report = refine_split(pictures, annotations, tmp_path / "out")
     assert report.written == []
     assert "p0.png: the mask is 6 x 4, its picture 48 x 40" in report.failed["p0"]
-    assert "holds 9" in report.failed["p1"]
+    assert "p1.png: the annotation holds 9" in report.failed["p1"]
     assert "p2.png: No space left on device" in report.failed["p2"]
 
 

@@ -187,7 +187,9 @@ def test_out_of_memory_says_what_to_lower(pictures):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model = tiny.model()
-    with pytest.raises(RuntimeError, match="out of memory with 4 pictures of 32 pixels; lower `batch_size`"):
+    with pytest.raises(
+        RuntimeError, match="memory with 4 pictures of 32 pixels; lower `batch_size`, `size` or `scales`"
+    ):
         next(maps.iterate_maps(Hungry(model.backbone, model.head), pictures, size=32, batch_size=4))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tiny
 import torch
 
 from dsna_lib import attention, backbones
@@ -18,6 +19,12 @@ from dsna_lib.segmentation import networks
 
 KINDS = [(attention, ModelConfig), (networks, SegmentationConfig)]
 by_kind = pytest.mark.parametrize("kind, config", KINDS, ids=["attention", "segmentation"])
+
+
+@by_kind
+def test_what_is_no_file_is_refused_unread(kind: ModuleType, config: type):
+    with pytest.raises(CheckpointError, match="^/dev/null: is a pipe or a device"):
+        kind.load("/dev/null")
 
 
 def stored(path: Path) -> set[str]:
@@ -77,6 +84,118 @@ def test_a_file_for_other_classes_is_refused_with_both(kind, config, tmp_path):
     assert kind.load(tmp_path / "model.pth", ["cat", "dog"]).config.class_names == ("cat", "dog")
     with pytest.raises(CheckpointError, match=r"knows 2 classes \(cat, dog, \.\.\.\), the data has 1 \(cow, \.\.\.\)"):
         kind.load(tmp_path / "model.pth", ["cow"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Iterator[dict[str, dict]]:
+    """What model files of both kinds hold, by the kind's name; all weights, of a tiny backbone, are inside."""
+    path, contents = tmp_path_factory.mktemp("whole") / "model.pth", {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.OWN, "tiny", lambda output_stride, weights: tiny.backbone())
+        for kind, config in KINDS:
+            kind.save(kind.create(config(("cat", "dog"), "tiny", weights=None)), path)
+            contents[kind.__name__] = torch.load(path, weights_only=True)
+        yield contents
+
+
+CONFIGS = {
+    "class_names": [
+        ([], "list of different names"),
+        (["cat", "cat"], "list of different names"),
+        ([1, 2], "list of different names"),
+        ("ab", "list of different names, not 'ab'"),
+        (None, "list of different names, not None"),
+        ([f"c{k}" for k in range(255)], "255 classes, and masks hold 254"),
+    ],
+    "backbone": [
+        (3, "backbone=3 must be a text"),
+        ("resnt18", "'resnt18' .*none of timm's own models"),
+        ("hf_hub:timm/resnet18.a1_in1k", "'hf_hub:timm/resnet18.a1_in1k' .*none of timm's own models"),
+        ("local-dir:/tmp", "'local-dir:/tmp' .*none of timm's own models"),
+    ],
+    "dropout": [("high", "dropout='high' must be a number"), (2.0, "dropout=2 must be from 0 to 1")],
+    "train_last": [(99, "cannot train the last 99")],
+    "color": [("red", "its config has color, unknown here")],
+}
+
+
+@by_kind
+@pytest.mark.parametrize("name, value, reason", [(name, *each) for name, all_ in CONFIGS.items() for each in all_])
+def test_a_configuration_that_cannot_be_is_refused(kind, config, name, value, reason, whole, tmp_path):
+    content = whole[kind.__name__]
+    torch.save(content | {"config": content["config"] | {name: value}}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=f"model.pth: .*{reason}"):
+        kind.load(tmp_path / "model.pth")
+
+
+@by_kind
+def test_a_configuration_that_lacks_something(kind, config, whole, tmp_path):
+    """What has a default may be missing, as in files from before there was such an option; the rest may not."""
+    content = whole[kind.__name__]
+
+    def without(*names: str) -> dict:
+        return content | {"config": {k: v for k, v in content["config"].items() if k not in names}}
+
+    torch.save(without("dropout", "train_last"), tmp_path / "model.pth")
+    assert kind.load(tmp_path / "model.pth").config.dropout == 0.5
+    for name in ("class_names", "backbone"):
+        torch.save(without(name), tmp_path / "model.pth")
+        with pytest.raises(CheckpointError, match=f"model.pth: its config lacks {name}"):
+            kind.load(tmp_path / "model.pth")
+
+
+@by_kind
+@pytest.mark.parametrize("part, reason", [("config", "is a .*, not a table of settings"), ("state", "is no table of")])
+def test_a_file_whose_parts_are_something_else(kind, config, part, reason, whole, tmp_path):
+    rest = {name: each for name, each in whole[kind.__name__].items() if name != part}
+    for content in (rest, *(rest | {part: value} for value in (None, [1], "text", torch.zeros(2)))):
+        torch.save(content, tmp_path / "model.pth")
+        with pytest.raises(CheckpointError, match=f"model.pth: its {part} {reason}"):
+            kind.load(tmp_path / "model.pth")
+    torch.save(rest | {part: {3: torch.zeros(2)}}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=f"model.pth: its {part} (has 3, unknown here|is no table of weights)"):
+        kind.load(tmp_path / "model.pth")
+
+
+@by_kind
+@pytest.mark.parametrize(
+    "spoil, reason",
+    [
+        (lambda weight: weight * float("nan"), "holds NaN or infinite weights in {}"),
+        (lambda weight: weight / 0, "holds NaN or infinite weights in {}"),
+        (lambda weight: weight.double() + 1e300, "holds NaN or infinite weights in {}"),
+        (lambda weight: weight.long(), "{} holds torch.int64, and torch.float32 is wanted"),
+        (lambda weight: weight > 0, "{} holds torch.bool, and torch.float32 is wanted"),
+        (lambda weight: weight.to_sparse(), "{} is no tensor that holds numbers"),
+        (lambda weight: weight.to("meta"), "{} is no tensor that holds numbers"),
+        (lambda weight: weight.tolist(), "{} is no tensor that holds numbers"),
+        (lambda weight: None, "{} is no tensor that holds numbers"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(kind, config, spoil, reason, whole, tmp_path):
+    content = whole[kind.__name__]
+    name = list(content["state"])[-2]
+    spoiled = content["state"] | {name: spoil(content["state"][name])}
+    torch.save(content | {"state": spoiled}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=f"model.pth: {reason.format(name)}"):
+        kind.load(tmp_path / "model.pth")
+
+
+@by_kind
+def test_nothing_is_fetched_that_never_was_imagenets(kind, config, whole, tmp_path):
+    content = whole[kind.__name__]
+    state = {name: each for name, each in content["state"].items() if not name.startswith("backbone.stages.0.")}
+    torch.save(content | {"state": state}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"model.pth: is for another network: it lacks backbone.stages.0\."):
+        kind.load(tmp_path / "model.pth")
+
+
+def test_a_head_beyond_memory_is_refused(whole, tmp_path):
+    content = whole[networks.__name__]
+    for channels in (10**12, 2**70):
+        torch.save(content | {"config": content["config"] | {"channels": channels}}, tmp_path / "model.pth")
+        with pytest.raises(CheckpointError, match="model.pth: its network cannot be made: "):
+            networks.load(tmp_path / "model.pth")
 
 
 def test_a_failed_write_leaves_the_file_before(tmp_path, monkeypatch):

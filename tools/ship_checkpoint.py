@@ -24,7 +24,7 @@ LARGEST = 8_000_000  # bytes
 
 def ship(run: Path, name: str) -> None:
     """See the module."""
-    stage = read_json(run / "run.json")["stage"]
+    stage = read_json(run / "run.json", {"stage": str})["stage"]
     kind = networks if stage == "segmentation" else attention
     measure = "mean_iou" if stage == "segmentation" else "mean_average_precision"
     target = FOLDER / f"{name}.pth"
@@ -33,7 +33,7 @@ def ship(run: Path, name: str) -> None:
     if size > LARGEST:
         target.unlink()
         raise SystemExit(f"{target}: {size:,} bytes, and {LARGEST:,} is the most")
-    record = read_json(RECORD)["values"] if RECORD.is_file() else {}
+    record = read_json(RECORD, {"values": dict})["values"] if RECORD.is_file() else {}
     known = {"bytes": size, "curve": training.read_curve(run, measure)}
     record[name] = known | runs.model_provenance(run / "model.pth")
     write_result(

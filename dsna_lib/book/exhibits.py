@@ -99,7 +99,7 @@ def extract(exhibit: Exhibit, run: Run, folder: str | Path) -> list[Path]:
     if not files:
         raise RunError(f"{notebook} shows nothing in cells tagged {exhibit.name}")
     if (folder / "numbers.json").is_file():
-        for name in read_json(folder / "numbers.json").get("files", []):  # there may be fewer now
+        for name in read_json(folder / "numbers.json", {"files": [str]})["files"]:  # there may be fewer now
             (folder / Path(name).name).unlink(missing_ok=True)
     for name, content in files.items():
         write_atomically(folder / name, methodcaller("write", content))

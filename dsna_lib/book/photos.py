@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
-from skimage import data
 
 from dsna_lib import crf
 from dsna_lib.annotate import pseudo_annotation
@@ -44,6 +43,8 @@ def free(folder: str | Path) -> Pictures:
     Args:
         folder: where they are written as ``ID.png``.
     """
+    from skimage import data  # of the book, not of the library: it need not be there
+
     shown = {
         "cat": (data.chelsea(), "cat"),
         "astronaut": (data.astronaut(), "person"),

@@ -34,7 +34,8 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         for what in ("pictures",) if split == "test" else ("pictures", "labels"):
             lacking = counts["listed"] - counts[what]
             if lacking:
-                failed[f"{split}/{what}"] = f"{lacking} of {counts['listed']} {what} are missing; --decode names them"
+                share = f"{lacking} of {counts['listed']} {what}"
+                failed[f"{split}/{what}"] = f"{share} are missing or damaged; --decode names them"
     if args.decode:
         failed |= _bad_files(args, list(splits))
     return {"done": sum(counts["pictures"] for counts in splits.values()), "splits": splits, "failed": failed}
@@ -43,19 +44,17 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
 def _bad_files(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, str]:
     """Open every picture and mask of the splits; what cannot be used, and why."""
     records: dict[str, Record] = {}
-    bad = {}
+    bad: dict[str, str] = {}
     for split in splits:
-        try:
-            records |= {record.id: record for record in voc.load(args.root, split).records}
-        except ValueError as error:  # labels that are missing, or of an unknown class
-            bad[split] = str(error)
+        pictures = voc.load(args.root, split, failed=bad)
+        records |= {record.id: record for record in pictures.records}
     for record in tqdm(records.values(), leave=False, disable=None, unit="picture"):
         try:
             size = read_image(record.image).shape[:2]
-            if record.mask is not None:
-                read_mask(record.mask, size)
+            for mask in filter(None, (record.mask, record.part)):
+                read_mask(mask, size, pictures.num_classes)
         except PictureError as error:
-            bad[record.id] = str(error)
+            bad[record.id] = "; ".join(filter(None, (bad.get(record.id), str(error))))
     print(f"opened {len(records)} pictures and their masks: {len(bad)} problems")
     return bad
 

@@ -28,7 +28,7 @@ from dsna_lib.engine.files import plain
 # The error or one that it inherits from; by their names, for some of their modules import torch.
 WRONG_USAGE = {"UsageError", "SettingError", "RecipeError", "MethodError", "TableError", "ChapterError"}
 UNKNOWN_SPLIT = " split '"  # whatever a data set is made of, it refuses one in these words
-LOWER = ("--batch-size", "--crop", "--workers", "--jobs", "--max-side")  # where memory runs out
+LOWER = ("--batch-size", "--crop", "--size", "--scales", "--workers", "--jobs", "--max-side")  # where memory runs out
 
 
 class UsageError(ValueError):
@@ -78,7 +78,7 @@ def _report(args: argparse.Namespace, result: dict[str, Any]) -> int:
     failed, code = result.get("failed", {}), result.pop("code", 0)
     if failed and not code:
         code = 1 if result["done"] else 3
-    if is_main_process():
+    if _speaks():
         said = [f"{name}: {reason}" for name, reason in failed.items()]
         said += [f"warning: {warning}" for warning in result.get("warnings", ())]
         said += [f"error: {result['error']}"] if "error" in result else []
@@ -87,6 +87,14 @@ def _report(args: argparse.Namespace, result: dict[str, Any]) -> int:
         if args.json:
             print(json.dumps(plain(result), allow_nan=False))
     return code
+
+
+def _speaks() -> bool:
+    """Whether this is the process that prints; one that cannot know has that to say."""
+    try:
+        return is_main_process()
+    except DsnaError:
+        return True
 
 
 def sentence(error: Exception, args: argparse.Namespace) -> str:

@@ -31,7 +31,7 @@ from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.files import make_folder, write_atomically
 from dsna_lib.engine.pools import Report, Workers, run_shares
-from dsna_lib.engine.provenance import write_result
+from dsna_lib.engine.provenance import result_path, write_result
 from dsna_lib.maps import MAP_KINDS, iterate_maps
 from dsna_lib.metrics import ConfusionMatrix
 from dsna_lib.segmentation import archive, networks
@@ -65,13 +65,13 @@ def _model_path(args: argparse.Namespace, shipped: Path) -> Path:
     return (args.model or shipped).absolute()
 
 
-def _named(args: argparse.Namespace) -> list[Path]:
+def _named(args: argparse.Namespace) -> list[Record]:
     """The pictures, each once; none where a data set was named. Two of the same stem would write to the same place."""
     if bool(args.pictures) == bool(args.data):
         raise UsageError("name either pictures or a data set (--data)")
-    by_stem: dict[str, Path] = {}
+    by_stem: dict[str, Record] = {}
     for path in args.pictures:
-        twin = by_stem.setdefault(path.stem.casefold(), path)
+        twin = by_stem.setdefault(path.stem.casefold(), Record(path.stem, path, ())).image
         if twin.resolve() != path.resolve():
             raise UsageError(f"{twin} and {path} would write to the same place: use two calls with different --out")
     return list(by_stem.values())
@@ -83,8 +83,8 @@ def _split(args: argparse.Namespace) -> Pictures:
 
 def _asked_for(args: argparse.Namespace) -> tuple[Pictures, ModelFile]:
     """The pictures named on the command line, or those of the data set; and the model for them."""
-    paths, file = _named(args), ModelFile(_model_path(args, checkpoints.ATTENTION), args.device)
-    if paths:
+    named, file = _named(args), ModelFile(_model_path(args, checkpoints.ATTENTION), args.device)
+    if named:
         config = _attention_model(file).config
         assert config is not None, "it comes from a file"
         known = f"the model knows {', '.join(config.class_names)}"
@@ -95,7 +95,7 @@ def _asked_for(args: argparse.Namespace) -> tuple[Pictures, ModelFile]:
             labels = voc.class_indices(names, config.class_names, where="--labels")
         except ValueError as error:
             raise UsageError(str(error).partition("; the classes are")[0] + f"; {known}") from error
-        return Pictures([Record(path.stem, path, labels) for path in paths], config.class_names), file
+        return Pictures([replace(record, labels=labels) for record in named], config.class_names), file
     if args.labels is not None:
         raise UsageError("--labels goes with pictures; a data set brings its own")
     pictures = without_masks(_split(args))
@@ -261,12 +261,12 @@ def _kinds(args: argparse.Namespace, file: ModelFile) -> list[str]:
 
 def segment(args: argparse.Namespace) -> dict[str, Any]:
     """``dsna segment``."""
-    paths = _named(args)
-    if paths and (args.kinds or args.archive):
+    named = _named(args)
+    if named and (args.kinds or args.archive):
         raise UsageError("--kinds and --archive go with a data set (--data)")
     usual = {} if args.model else {"scales": SHIPPED_SCALES}
     config = InferenceConfig(**usual | given(args, InferenceConfig))
-    return _segment_pictures(args, paths, config) if paths else _segment_data(args, config)
+    return _segment_pictures(args, named, config) if named else _segment_data(args, config)
 
 
 def _segment_data(args: argparse.Namespace, config: InferenceConfig) -> dict[str, Any]:
@@ -291,15 +291,15 @@ def _segment_data(args: argparse.Namespace, config: InferenceConfig) -> dict[str
     return result
 
 
-def _segment_pictures(args: argparse.Namespace, paths: Sequence[Path], config: InferenceConfig) -> dict[str, Any]:
+def _segment_pictures(args: argparse.Namespace, records: Sequence[Record], config: InferenceConfig) -> dict[str, Any]:
     """Each picture into its own folder; whatever happens to one, the others are done."""
     result: dict[str, Any] = {"done": 0, "pictures": [], "failed": {}}
     device = choose_device(args.device)
     model = networks.load(_model_path(args, checkpoints.SEGMENTATION)).to(device)
     make_folder(args.out)
-    for path in paths:
-        with noted(args, result, path.stem):
-            shown = photos.write_segmentation(path, model, args.out / path.stem, config, args.max_side)
+    for record in records:
+        with noted(args, result, record.id):
+            shown = photos.write_segmentation(record.image, model, args.out / record.id, config, args.max_side)
             result["pictures"].append(shown)
             print(photos.summary(shown))
     return result
@@ -314,6 +314,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("name either a FOLDER of annotations or a model (--model)")
     if args.record and not args.model:
         raise UsageError("--record goes with --model: the provenance of a folder of annotations is not known")
+    if args.record:
+        result_path(args.record)  # refused before anything is measured
     pictures, config = _split(args), AnnotationConfig(**{"crf": "none"} | given(args, AnnotationConfig))
     if args.model:
         result = _evaluate_model(args, pictures, config)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dsna_lib.engine.fields import configuration, option
 
+SMALLEST = 48  # pixels: in smaller pictures no animal shows its part
+
 
 @configuration
 class DrawnConfig:
@@ -12,5 +14,5 @@ class DrawnConfig:
     seed: int = option(0, "seed of the drawings", low=0)
     train: int = option(1000, "number of training pictures", low=1)
     val: int = option(100, "number of validation pictures", low=0)
-    size: int = option(224, "longer side of a picture in pixels", low=32)
+    size: int = option(224, "longer side of a picture in pixels", low=SMALLEST)
     workers: int = option(1, "processes that draw; the pictures do not depend on it", low=1)

@@ -52,7 +52,7 @@ class TrainingConfig:
     balance: float = option(0.0, "0: draw each picture alike; 1: each class; between: in between", low=0, high=1)
     held_out: float = option(0.0, "share of the pictures kept aside for the learning curve", low=0, high=0.5)
     held_out_size: int = option(0, "side of the square that those are shown in, in pixels; 0: that of `crop`", low=0)
-    seed: int = option(0, "seed of everything random", low=0)
+    seed: int = option(0, "seed of everything random", low=0, high=2**32 - 1)  # NumPy takes no larger one
     precision: Precision = option("no", "no: 32-bit numbers; bf16, fp16: mixed; auto: the quickest here")
     workers: int = option(2, "processes that read pictures", low=0)
     checkpoint_every: int = option(0, "steps between checkpoints; 0: once an epoch", low=0)

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsna_lib.data import voc
-from dsna_lib.data.pictures import DataError, Pictures, Record
+from dsna_lib.data.pictures import DataError, Pictures, Record, checked_names
 from dsna_lib.engine.fields import nearest
+from dsna_lib.engine.files import refuse_special
 
 TABLE = "labels.csv"
 SHOWN = 5  # problems listed in one message
@@ -57,7 +58,7 @@ def load(root: str | Path, class_names: Sequence[str] | None = None, split: str 
     """
     root, table = Path(root), Path(root) / TABLE
     rows = _read_rows(table)
-    names = _class_names(rows, class_names)
+    names = _class_names(table, rows, class_names)
     problems = list(_problems(root, rows, names))
     if problems:
         lines = [f"{table}: {len(problems)} problem{'s' * (len(problems) > 1)}", *problems[:SHOWN]]
@@ -83,6 +84,7 @@ def load(root: str | Path, class_names: Sequence[str] | None = None, split: str 
 
 
 def _read_rows(table: Path) -> list[_Row]:
+    refuse_special(table, DataError)
     try:
         text = table.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
@@ -115,13 +117,11 @@ def _read_rows(table: Path) -> list[_Row]:
     return rows
 
 
-def _class_names(rows: list[_Row], given: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(table: Path, rows: list[_Row], given: Sequence[str] | None) -> tuple[str, ...]:
     if given is not None:
-        if isinstance(given, str) or not given or len(set(given)) < len(given):
-            raise DataError(f"`class_names` must be a list of different names, not {given!r}")
-        return tuple(given)
+        return checked_names(given, "`class_names`")
     named = {label for row in rows for label in row.labels} - {"background"}  # every picture's, and no class
-    return voc.CLASS_NAMES if named <= set(voc.CLASS_NAMES) else tuple(sorted(named))
+    return voc.CLASS_NAMES if named <= set(voc.CLASS_NAMES) else checked_names(sorted(named), table)
 
 
 def _problems(root: Path, rows: list[_Row], names: tuple[str, ...]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,9 +17,10 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from dsna_lib.engine.errors import DsnaError
-from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.files import leads_out, refuse_special, write_atomically
 
 VOID = 255
+MOST_CLASSES = VOID - 1  # that masks can hold, beside background
 
 
 class DataError(DsnaError, ValueError):
@@ -29,15 +31,39 @@ class PictureError(DsnaError, ValueError):
     """A picture or mask that cannot be used; the message names the file and says why."""
 
 
+def checked_names(names: Any, where: object) -> tuple[str, ...]:
+    """The names of classes, without background, as a tuple.
+
+    Raises:
+        DataError: about `where`: no list of different names, or more of them than masks can hold.
+    """
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) and name.strip() for name in names)
+    if not listed or not names or len(set(names)) < len(names):
+        raise DataError(f"{where} must be a list of different names, not {reprlib.repr(names)}")
+    if len(names) > MOST_CLASSES:
+        said = f"{where} has {len(names)} classes, and masks hold {MOST_CLASSES} (0 is background, {VOID} void)"
+        raise DataError(said, "leave some out")
+    return tuple(names)
+
+
 @dataclass(frozen=True)
 class Record:
-    """One picture on disk."""
+    """One picture on disk. What is made of it is named after its id, so that this must not lead out of a folder.
+
+    Raises:
+        DataError: an id that is absolute or empty, or goes up; the message names the file.
+    """
 
     id: str  #: name of the picture without folder and suffix
     image: Path  #: the picture's file
     labels: tuple[int, ...]  #: 0-based indices of the classes present, sorted, without background
     mask: Path | None = None  #: the ground-truth mask's file, if there is one; training never reads it
     part: Path | None = None  #: the telling parts' mask (embedded data only)
+
+    def __post_init__(self) -> None:
+        if leads_out(self.id):
+            said = f"{self.image}: what is named after its id {self.id!r} would lie outside its folder"
+            raise DataError(said, "rename it")
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -64,6 +90,7 @@ def read_image(path: str | Path) -> np.ndarray:
 @contextmanager
 def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
     """An open picture or mask; what goes wrong with it, there or later, is one sentence that names the file."""
+    refuse_special(path, PictureError)
     try:
         with Image.open(path) as image:
             yield image
@@ -84,23 +111,31 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(path: str | Path, size: tuple[int, int] | None = None, num_classes: int = MOST_CLASSES) -> np.ndarray:
     """Read a mask of class indices ``(H, W)`` uint8: 0 background, 1..C classes, 255 void.
 
     Args:
         path: a palette or grey PNG.
         size: the ``(height, width)`` it must have, usually its picture's.
+        num_classes: C; by default as many as a mask can hold.
 
     Raises:
-        PictureError: missing, not single-channel, or of another size.
+        PictureError: missing, not single-channel, of another size, or with a class beyond the C.
     """
     with _opened(path, "mask") as image:
-        mode, mask = image.mode, np.array(image.convert("L") if image.mode == "1" else image)
+        # Pillow spreads the greys of a PNG of 2 or 4 bits over 0..255; the indices are what the file holds.
+        stored = [tile[3] for tile in getattr(image, "tile", [])] if image.format == "PNG" else []
+        step = 85 if "L;2" in stored else 17 if "L;4" in stored else 1
+        mode, mask = image.mode, np.array(image)
     if mode not in ("P", "L", "1"):
         raise PictureError(f"{path}: a mask holds class indices (palette or grey), this one is {mode}")
+    mask = mask.astype(np.uint8) // step
     if size is not None and mask.shape != tuple(size):
         its, wanted = (f"{w} x {h}" for h, w in (mask.shape, size))
         raise PictureError(f"{path}: the mask is {its}, its picture {wanted} (width x height)")
+    strange = mask[(mask > num_classes) & (mask != VOID)]
+    if strange.size:
+        raise PictureError(f"{path}: holds class {strange[0]}, the data knows 0 to {num_classes}")
     return mask
 
 
@@ -149,6 +184,8 @@ class Pictures(Dataset):
 
     def __post_init__(self) -> None:
         self.records, self.class_names = list(self.records), tuple(self.class_names)
+        if self.class_names:
+            checked_names(self.class_names, "`class_names`")
         # Shared memory, so that workers which live for several epochs see the change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -206,7 +243,8 @@ class Pictures(Dataset):
         if self.masks:
             if record.mask is None:
                 raise PictureError(f"{record.image}: has no mask, and one was asked for")
-            inputs.append(tv_tensors.Mask(torch.from_numpy(read_mask(record.mask, pixels.shape[:2]))))
+            mask = read_mask(record.mask, pixels.shape[:2], self.num_classes)
+            inputs.append(tv_tensors.Mask(torch.from_numpy(mask)))
         if self.transform is not None:
             state = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)
             with torch.random.fork_rng(devices=[]):

@@ -9,13 +9,13 @@ Sources: Everingham et al., IJCV 2010 (VOC); Hariharan et al., ICCV 2011 (SBD: `
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dsna_lib.data.pictures import DataError, Pictures, Record
+from dsna_lib.data.pictures import DataError, Pictures, Record, checked_names
 from dsna_lib.engine.fields import nearest
+from dsna_lib.engine.files import read_json, refuse_special
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -62,31 +62,32 @@ def _label_reader(root: Path) -> Callable[[str], list[str] | None]:
     if not table.is_file():
         why = "neither Annotations/*.xml nor image_labels.json (they are never read off masks)"
         raise FileNotFoundError(f"{root}: no image labels: {why}")
-    try:
-        return json.loads(table.read_text()).get
-    except ValueError as error:
-        raise DataError(f"{table}: is no JSON, or a truncated file ({error})") from None
+    return read_json(table, {str: [str]}).get
 
 
 def _names_in(annotation: Path) -> list[str] | None:
+    refuse_special(annotation, DataError)
     try:
         return [o.findtext("name", "") for o in ElementTree.parse(annotation).iter("object")]
     except FileNotFoundError:
         return None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two about its encoding
         raise DataError(f"{annotation}: is no XML, or a truncated file ({error})") from None
 
 
-def load(root: str | Path, split: str) -> Pictures:
+def load(root: str | Path, split: str, failed: dict[str, str] | None = None) -> Pictures:
     """A split of VOC, or of any data set in its layout, in the split's order.
 
     Args:
         root: see :func:`find_root`. A file ``class_names.json`` there replaces the 20 VOC classes.
         split: ``train``, ``train_aug``, ``val``, ``test`` or any other list in ``ImageSets/Segmentation``. Masks come
             from ``SegmentationClass``, else from ``SegmentationClassAug``; there may be none.
+        failed: where given, what is wrong with a picture's labels is noted here under its id, the picture has none, and
+            the others are read.
 
     Raises:
         FileNotFoundError: layout, split or labels missing.
+        FileError: ``class_names.json`` or ``image_labels.json`` is damaged.
         DataError: labels missing for a picture (an empty list of them is taken as it is), or of an unknown class.
 
     Example:
@@ -95,14 +96,21 @@ def load(root: str | Path, split: str) -> Pictures:
     """
     root = find_root(root)
     own = root / "class_names.json"
-    class_names = tuple(json.loads(own.read_text())) if own.is_file() else CLASS_NAMES
+    class_names = checked_names(read_json(own), own) if own.is_file() else CLASS_NAMES
     names_of = _label_reader(root)
     records = []
     for i in split_ids(root, split):
-        names = names_of(i)
-        if names is None and split != "test":  # whose labels are not public
-            raise DataError(f"{root}: picture {i} of split {split} has no image labels")
-        records.append(_record(root, i, class_indices(names or (), class_names, where=f"{root}, picture {i}")))
+        labels: tuple[int, ...] = ()
+        try:
+            names = names_of(i)
+            if names is None and split != "test":  # whose labels are not public
+                raise DataError(f"{root}: picture {i} of split {split} has no image labels")
+            labels = class_indices(names or (), class_names, where=f"{root}, picture {i}")
+        except DataError as error:
+            if failed is None:
+                raise
+            failed[i] = str(error)
+        records.append(_record(root, i, labels))
     return Pictures(records, class_names)
 
 
@@ -118,20 +126,18 @@ def _record(root: Path, i: str, labels: tuple[int, ...] = ()) -> Record:
 
 
 def check(root: str | Path) -> dict[str, dict[str, int]]:
-    """For each split of a VOC folder: ``listed`` ids, and ``pictures``, ``masks`` and ``labels`` that are there.
+    """For each split of a VOC folder: ``listed`` ids, and ``pictures``, ``masks`` and usable ``labels`` that are there.
 
     Beside them ``expected``, the full VOC's count; 0 where the split is none of VOC's.
     """
-    root = find_root(root)
-    names_of = _label_reader(root)
-    report = {}
+    root, report = find_root(root), {}
     for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
-        records = [_record(root, i) for i in split_ids(root, path.stem)]
+        records = load(root, path.stem, failed={}).records
         report[path.stem] = {
             "listed": len(records),
             "pictures": sum(record.image.is_file() for record in records),
             "masks": sum(record.mask is not None for record in records),
-            "labels": sum(bool(names_of(record.id)) for record in records),
+            "labels": sum(bool(record.labels) for record in records),
             "expected": SPLIT_SIZES.get(path.stem, 0),
         }
     return report

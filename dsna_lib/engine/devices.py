@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from dsna_lib.engine.errors import RunError
+from dsna_lib.engine.errors import RunError, SettingError
 
 if TYPE_CHECKING:
     import torch
+
+LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  #: by a launcher, and what holds without it
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -49,12 +51,32 @@ def native_precision(device: str = "auto") -> str:
 
 def process_count() -> int:
     """How many processes ``accelerate launch`` started together; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _launched()[1]
 
 
 def is_main_process() -> bool:
     """Whether this is the one process that prints and writes shared files."""
-    return os.environ.get("RANK", "0") == "0"
+    return _launched()[0] == 0
+
+
+def _launched() -> tuple[int, int]:
+    """Which of how many processes this is, as a launcher says in environment variables; the first of 1 without it.
+
+    Raises:
+        SettingError: what they say cannot be, as where some are left over and others are not.
+    """
+    there = {name: os.environ[name] for name in LAUNCHED if name in os.environ}
+    try:
+        rank, count, _ = (int(there.get(name, usual)) for name, usual in LAUNCHED.items())
+    except ValueError:
+        rank, count = -1, 0
+    # One process needs no launcher, and where nothing else is said a cluster's WORLD_SIZE=1 does no harm.
+    whole = len(there) == len(LAUNCHED) or (count == 1 and "LOCAL_RANK" not in there)
+    if not (whole and 0 <= rank < count):
+        said = ", ".join(f"{name} is {there.get(name, 'not set')}" for name in LAUNCHED)
+        hint = "unset them, or start the processes by accelerate launch"
+        raise SettingError(f"environment variables of no launch of processes: {said}", hint)
+    return rank, count
 
 
 def wait_for_everyone() -> None:

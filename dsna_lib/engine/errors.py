@@ -24,6 +24,10 @@ class SettingError(DsnaError, ValueError):
     """A number or word of a configuration or recipe that cannot be; the message names it, and what there is."""
 
 
+class FileError(DsnaError, ValueError):
+    """A file that does not hold what it should; the message names it and says why."""
+
+
 class RunError(DsnaError, RuntimeError):
     """A folder of a run that cannot be used for this one, or units of work that failed."""
 

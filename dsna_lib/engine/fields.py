@@ -66,10 +66,14 @@ def limits(metadata: Mapping[str, Any]) -> str:
     """The range of an option in words, such as ``from 0 to 1``; empty where it has none."""
     low, high, ends = metadata.get("low"), metadata.get("high"), metadata.get("ends")
     if low is not None and high is not None:
-        return f"from {low:g} to {high:g}" if ends else f"between {low:g} and {high:g}"
+        return f"from {_told(low)} to {_told(high)}" if ends else f"between {_told(low)} and {_told(high)}"
     if low is not None:
-        return f"{'at least' if ends else 'above'} {low:g}"
-    return "" if high is None else f"{'at most' if ends else 'below'} {high:g}"
+        return f"{'at least' if ends else 'above'} {_told(low)}"
+    return "" if high is None else f"{'at most' if ends else 'below'} {_told(high)}"
+
+
+def _told(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def check(config: Any) -> None:
@@ -108,8 +112,8 @@ def checked(value: Any, kind: Any, metadata: Mapping[str, Any], name: str) -> An
     if isinstance(value, bool) is not (kind is bool) or not isinstance(value, int | float if kind is float else kind):
         raise SettingError(f"{name}={value!r} must be {wanted}")
     if kind in (int, float) and not _within(value, metadata):
-        number = value if isinstance(value, int) else f"{value:g}"
-        raise SettingError(f"{name}={number} must be {limits(metadata) or 'a finite number'}")
+        finite = "" if abs(value) < math.inf else "a finite number "
+        raise SettingError(f"{name}={_told(value)} must be {finite}{limits(metadata)}".rstrip())
     return float(value) if kind is float else value
 
 

@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import reprlib
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePath
 from typing import Any
+
+from dsna_lib.engine.errors import DsnaError, FileError
 
 
 def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
-    """Call `write` with an open binary file, then move it to `path` in one step.
+    """Call `write` with an open binary file, then move it to `path` in one step. Who may read it follows the umask.
 
     Raises:
         OSError: unwritable folder or full disk; the message names `path`, and no half file stays.
     """
-    path, temporary = Path(path), None
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             write(file)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        with suppress(OSError):  # moved, or never made
+            temporary.unlink()
+
+
+def leads_out(name: str) -> bool:
+    """Whether what is named so within a folder would lie beside or above it, or be the folder itself.
+
+    Example:
+        >>> [leads_out(name) for name in ("a", "2007/a", "../a", "/a", ".")]
+        [False, False, True, True, True]
+    """
+    path = PurePath(name)
+    return bool(path.anchor) or ".." in path.parts or not path.parts
+
+
+def refuse_special(path: str | Path, error: type[DsnaError]) -> None:
+    """Raise an `error` where something is there that is neither file nor folder: who reads a pipe waits for ever."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise error(f"{path}: is a pipe or a device, which may never end", "name a file")
 
 
 def make_folder(folder: Path) -> None:
@@ -43,9 +63,57 @@ def make_folder(folder: Path) -> None:
         raise OSError(error.errno, f"cannot write into the folder {folder}: {error.strerror}") from error
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def read_json(path: str | Path, shape: Any = object) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        shape: what it must hold: a type, a list of one shape, or a dict of names to shapes. In a dict these names must
+            be there, beside any others; the name ``str`` stands for all names.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FileError: it is empty, cut short, no JSON, or of another shape.
+
+    Example:
+        >>> read_json("image_labels.json", {str: [str]})  # doctest: +SKIP
+        {'beach': ['person', 'dog']}
+    """
+    return _parsed(Path(path).read_bytes(), path, shape)
+
+
+def read_json_lines(path: str | Path, shape: Any = object) -> list[Any]:
+    """Read a file with one JSON value a line, each of one shape; see :func:`read_json`."""
+    lines = Path(path).read_bytes().splitlines()
+    return [_parsed(line, f"{path}, line {k}", shape) for k, line in enumerate(lines or [b""], start=1)]
+
+
+def _parsed(content: bytes, where: object, shape: Any) -> Any:
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        said = f"is no JSON, or cut short ({error})" if content.strip() else "is empty"
+        raise FileError(f"{where}: {said}", "delete it or write it anew") from error
+    if misfit := next(_misfits(value, shape, "its content"), ""):
+        raise FileError(f"{where}: {misfit}", "delete it or write it anew")
+    return value
+
+
+def _misfits(value: Any, shape: Any, place: str) -> Iterator[str]:
+    """Where a JSON value is of another shape, in words."""
+    kind = type(shape) if isinstance(shape, dict | list) else shape
+    if not isinstance(value, kind):
+        wanted = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}.get(kind, "a number")
+        yield f"{place} must be {wanted}, not {reprlib.repr(value)}"
+    elif isinstance(shape, list):
+        for k, each in enumerate(value):
+            yield from _misfits(each, shape[0], f"{place}[{k}]")
+    elif isinstance(shape, dict):
+        for name, below in (dict.fromkeys(value, shape[str]) if str in shape else shape).items():
+            if name in value:
+                yield from _misfits(value[name], below, f"{place}[{name!r}]")
+            else:
+                yield f"{place} lacks {name!r}"
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dsna_lib.engine.files import plain, write_json
+from dsna_lib.engine.errors import SettingError
+from dsna_lib.engine.files import leads_out, plain, write_json
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "pydensecrf2")
 
@@ -40,10 +41,20 @@ def write_result(
         values: what was measured; a number that is none (NaN) becomes null.
         provenance: how: data, split, recipe, shortcuts. The environment is added.
         folder: where to.
+
+    Raises:
+        SettingError: see :func:`result_path`.
     """
-    path = Path(folder) / f"{name}.json"
+    path = result_path(name, folder)
     write_json(path, plain({"values": values, "provenance": {**provenance, "environment": environment()}}))
     return path
+
+
+def result_path(name: str, folder: str | Path = "results") -> Path:
+    """Where :func:`write_result` writes; a SettingError refuses a name that leads out of the folder."""
+    if leads_out(name):
+        raise SettingError(f"a result named {name!r} would lie outside the folder {folder}", "choose another name")
+    return Path(folder) / f"{name}.json"
 
 
 def _version(package: str) -> str | None:

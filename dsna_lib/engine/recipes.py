@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from dsna_lib.engine import fields
 from dsna_lib.engine.errors import DsnaError, SettingError
+from dsna_lib.engine.files import refuse_special
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ def load(path: str | Path, kind: type[T], changes: Sequence[str] = ()) -> T:
         >>> load("recipes/drawn.toml", Recipe, ["seeds=1"]).seeds  # doctest: +SKIP
         1
     """
+    refuse_special(path, RecipeError)
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         for change in changes:

@@ -23,13 +23,15 @@ from filelock import FileLock
 
 from dsna_lib.engine import devices, provenance
 from dsna_lib.engine.errors import RunError
-from dsna_lib.engine.files import make_folder, plain, read_json, write_json
+from dsna_lib.engine.files import make_folder, plain, read_json, refuse_special, write_json
 
 if TYPE_CHECKING:
     from dsna_lib.data.pictures import Pictures
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CARD = "run.json"
+BEGUN = (CARD, "metrics.jsonl", "checkpoint.partial")  # what a run leaves before it has a result
+SHAPE = {"stage": str, "state": str, "identity": dict}  # of what it says
 DIGITS = 12
 
 
@@ -39,7 +41,13 @@ def root() -> Path:
 
 
 def file_digest(path: str | Path) -> str:
-    """A digest over the content of a file, which is read once as long as it stays: a table asks a hundred times."""
+    """A digest over the content of a file, which is read once as long as it stays: a table asks a hundred times.
+
+    Raises:
+        RunError: a pipe or a device.
+        OSError: it cannot be read.
+    """
+    refuse_special(path, RunError)
     stat = os.stat(path)  # times alone may be set back, or stand still for milliseconds
     return _file_digest(os.fspath(path), stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size)
 
@@ -134,10 +142,11 @@ class Run:
     def read(self) -> dict[str, Any]:
         """What the folder's ``run.json`` says; nothing where it is not there, damaged, or another program's."""
         try:
-            card = read_json(self.folder / CARD)
+            card = read_json(self.folder / CARD, SHAPE)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
-        return card if isinstance(card, dict) and {"stage", "state", "identity"} <= card.keys() else {}
+        whole = card["state"] != "finished" or {"metrics", "environment"} <= card.keys()
+        return card if whole else {}
 
     def finish(self, **metrics: Any) -> None:
         """Mark the run as finished, with what it measured and where it ran."""
@@ -175,8 +184,9 @@ def complete(run: Run, work: Callable[[Path], Mapping[str, Any]]) -> Run:
 def claim_folder(folder: str | Path, stage: str, **identity: Any) -> Run:
     """Note in ``run.json`` what decides a folder's files, or refuse a folder of something else.
 
-    What is found in a folder is taken as this run's own, so it must not come from another one. What the folder says
-    beyond `identity` stays, and comes back with its run.
+    What is found in a folder is taken as this run's own, so it must not come from another one; where a run stopped
+    before it had a result, the folder is free. What the folder says beyond `identity` stays, and comes back with its
+    run.
 
     Raises:
         RunError: the folder was made otherwise, or does not say how; the message says in what.
@@ -188,6 +198,8 @@ def claim_folder(folder: str | Path, stage: str, **identity: Any) -> Run:
     refused = ""
     if card:
         refused = next(_differences(card["identity"], mine), "")
+        if refused and card["state"] == "running" and not _has_results(folder):
+            card, refused = {}, ""
     elif (folder / CARD).exists():
         refused = f"holds a {CARD} that does not say what it is"
     elif any(folder.glob("checkpoint-*")) or (folder / "model.pth").exists():
@@ -198,6 +210,12 @@ def claim_folder(folder: str | Path, stage: str, **identity: Any) -> Run:
         card = {"stage": stage, "state": "running", "identity": mine}
         write_json(folder / CARD, card)
     return Run(folder, card["stage"], card["identity"])
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether a folder holds a file that is neither hidden nor among those which a run begins with."""
+    files = (path.relative_to(folder).parts for path in folder.rglob("*") if not path.is_dir())
+    return any(not any(part in BEGUN or part.startswith(".") for part in parts) for parts in files)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
@@ -233,6 +251,6 @@ def model_provenance(path: str | Path) -> dict[str, Any]:
     card = Run(Path(path).parent, "", {}).read()
     if card.get("state") == "finished":
         known |= card["identity"] | {"metrics": card["metrics"], "environment": card["environment"]}
-        model = known.get("model", {})
-        known["model"] = {name: model[name] for name in model if name not in ("class_names", "weights")}
+        if isinstance(model := known.get("model"), dict):  # a folder of annotations names its model by a digest
+            known["model"] = {name: model[name] for name in model if name not in ("class_names", "weights")}
     return known

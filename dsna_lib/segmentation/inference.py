@@ -76,7 +76,7 @@ def at_scales(
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             said = f"out of memory with {len(pictures)} pictures of {size[1]} x {size[0]}"
-            raise RunError(said, "lower `batch_size` or `max_side`") from error
+            raise RunError(said, "lower `batch_size`, `scales` or `max_side`") from error
         raise
     return at
 

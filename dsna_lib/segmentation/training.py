@@ -23,6 +23,7 @@ from dsna_lib.data import transforms
 from dsna_lib.data.pictures import VOID, PictureError, Pictures, read_mask, without_masks
 from dsna_lib.engine import devices, runs
 from dsna_lib.engine.errors import DsnaError, SettingError, first_few
+from dsna_lib.engine.files import refuse_special
 from dsna_lib.engine.runs import Run
 from dsna_lib.metrics import ConfusionMatrix
 from dsna_lib.segmentation import networks
@@ -115,14 +116,11 @@ def with_annotations(pictures: Pictures, folder: str | Path, skip_missing: bool 
             absent.append(record.id)
             continue
         try:
-            mask = read_mask(path, _size(record.image))
+            mask = read_mask(path, _size(record.image), pictures.num_classes)
         except PictureError as error:
             wrong.append(str(error))
             continue
-        strange = mask[(mask > pictures.num_classes) & (mask != VOID)]
-        if strange.size:
-            wrong.append(f"{path}: holds class {strange[0]}, the data knows 0 to {pictures.num_classes}")
-        elif (mask == VOID).all():
+        if (mask == VOID).all():
             absent.append(f"{record.id} (void everywhere)")
         else:
             kept.append(replace(record, mask=path, part=None))
@@ -137,6 +135,7 @@ def with_annotations(pictures: Pictures, folder: str | Path, skip_missing: bool 
 
 def _size(path: Path) -> tuple[int, int]:
     """A picture's upright (height, width), from its header alone."""
+    refuse_special(path, PictureError)
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5

@@ -232,8 +232,8 @@ def measure(
     how = {"batch_size": batch_size, "precision": precision, "scales": scales, "flip": flip}
     for at_scale in _passes(model, pictures, protocols, size, **how):
         usual = at_scale[1.0]
-        record, truth = pictures.records[usual.index], read_mask(masks[usual.index], usual.size)
-        part = np.zeros_like(truth) if record.part is None else read_mask(record.part, usual.size)
+        record, truth = pictures.records[usual.index], read_mask(masks[usual.index], usual.size, classes - 1)
+        part = np.zeros_like(truth) if record.part is None else read_mask(record.part, usual.size, classes - 1)
         shown = [c for c in record.labels if (truth == c + 1).any()]
         areas += [float((truth == c + 1).mean()) for c in shown]
         weights += maps.score_weight(usual.scores)[shown].tolist()

@@ -15,6 +15,8 @@ from dsna_lib.tables.definitions import TableError
 from dsna_lib.tables.render import markdown
 
 OURS = DSNA["merged"]
+NUMBER = int | float | None
+ROW = {"title": str, "mean": {"iou": NUMBER}, "per_class": {str: NUMBER}}  # of Table III, as far as it is shown here
 TITLES = {name: tables.TITLES[name] for name in ("IV", "V", "VI")}
 
 
@@ -23,10 +25,12 @@ def render_published(name: str, results: str | Path = "results") -> str:
 
     Raises:
         TableError: another name.
+        FileError: a result that is damaged or no Table III.
     """
     if name not in TITLES:
         raise TableError(f"table {name!r} was not published so; choose one of {', '.join(TITLES)}")
-    here = {path.stem: read_json(path)["values"]["rows"] for path in sorted(Path(results).glob("table_III_*.json"))}
+    files = sorted(Path(results).glob("table_III_*.json"))
+    here = {path.stem: read_json(path, {"values": {"rows": [ROW]}})["values"]["rows"] for path in files}
     photographs = {stem: rows for stem, rows in here.items() if "minivoc" not in stem}
     return _by_class(here) if name == "VI" else _by_supervision("val" if name == "IV" else "test", photographs)
 

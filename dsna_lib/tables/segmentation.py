@@ -98,8 +98,9 @@ def count_masks(folder: Path, pictures: Pictures) -> np.ndarray:
     """Confusion counts of each picture ``(N, C + 1, C + 2)``, from a folder with ``ID.png`` for each."""
     counts = []
     for record, mask in zip(pictures.records, require_masks(pictures), strict=True):
-        truth = read_mask(mask)
-        counts.append(counts_of(read_mask(folder / f"{record.id}.png", truth.shape), truth, pictures.num_classes + 1))
+        truth = read_mask(mask, num_classes=pictures.num_classes)
+        prediction = read_mask(folder / f"{record.id}.png", truth.shape, pictures.num_classes)
+        counts.append(counts_of(prediction, truth, pictures.num_classes + 1))
     return np.stack(counts).astype(np.int32)
 
 
@@ -109,7 +110,8 @@ def _quality(learned: Pictures, train: Pictures) -> float | None:
     for record, truth in zip(learned.records, train.records, strict=True):
         if record.mask is None or truth.mask is None:
             return None
-        matrix.update(read_mask(record.mask), read_mask(truth.mask))
+        target = read_mask(truth.mask, num_classes=train.num_classes)
+        matrix.update(read_mask(record.mask, target.shape, train.num_classes), target)
     return round(100 * matrix.mean_iou, 2)
 
 

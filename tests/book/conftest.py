@@ -26,7 +26,7 @@ def book(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(chapters, "NOTEBOOKS", folder)
     monkeypatch.setattr(exhibits, "EXHIBITS", EXHIBITS)
-    for name in ("DSNA_RUNS", "DSNA_DEBUG", "RANK", "WORLD_SIZE"):
+    for name in ("DSNA_RUNS", "DSNA_DEBUG", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     return folder
 

@@ -64,7 +64,7 @@ def root(original, tmp_path) -> Path:
 def own_folder(tmp_path, monkeypatch):
     """Default output folders land in the test's own folder; no debugging, no other process."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DSNA_DEBUG", "DSNA_RUNS", "RANK", "WORLD_SIZE"):
+    for name in ("DSNA_DEBUG", "DSNA_RUNS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,7 +1,6 @@
 """``dsna maps`` and ``dsna annotate``."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image
 from dsna_lib import attention, checkpoints, crf
 from dsna_lib.config import recipe
 from dsna_lib.data import read_mask, voc
-from dsna_lib.engine import cluster, pools
+from dsna_lib.engine import cluster, files, pools
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Workers
 
@@ -231,16 +230,16 @@ def test_no_pydensecrf_loses_nothing(annotate, tmp_path, monkeypatch):
 
 def test_full_disk(annotate, tmp_path, monkeypatch):
     good, second = picture(tmp_path / "good.png"), picture(tmp_path / "second.png")
-    real, files = os.fdopen, []
+    written = []
 
-    def fdopen(handle, mode):
-        files.append(handle)
-        if len(files) <= 5:  # three heat maps, the overlay and the annotation of the first picture
-            return real(handle, mode)
-        os.close(handle)
-        return open("/dev/full", mode)
+    def opened(path, mode):
+        written.append(path)
+        if len(written) <= 5:  # three heat maps, the overlay and the annotation of the first picture
+            return open(path, mode)
+        path.touch()
+        return open("/dev/full", "wb")
 
-    monkeypatch.setattr(os, "fdopen", fdopen)
+    monkeypatch.setattr(files, "open", opened, raising=False)
     code, _, err = annotate(good, second, "--labels", "cat", "--no-crf")
     assert code == 3
     assert len(sentences(err)) == 1
@@ -314,6 +313,15 @@ def test_out_of_memory(annotate, tmp_path, monkeypatch, error):
     assert code == 3
     assert "out of memory" in err
     assert "lower --batch-size" in err
+
+
+def test_after_out_of_memory_the_same_folder_takes_a_smaller_size(run, original, model_file):
+    words = ["maps", "--data", "voc", "--root", original, "--model", model_file, "--device", "cpu", "--size"]
+    code, _, err = run(*words, 1_000_000)
+    assert (code, len(sentences(err))) == (3, 1)
+    assert "out of memory: lower --batch-size or --size or --scales" in err
+    assert run(*words, 32)[0] == 0
+    assert "maps was made with size 32, not 48" in run(*words, 48)[2]
 
 
 def test_out_of_memory_in_the_crf_names_the_picture(annotate, tmp_path, monkeypatch):

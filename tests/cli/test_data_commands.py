@@ -31,7 +31,7 @@ def test_data_check_names_bad_files(run, root):
     write_mask(root / "SegmentationClass/three.png", np.zeros((9, 9), np.uint8))
     code, _, err = run("data", "check", root)
     assert code == 1
-    assert "1 of 4 pictures are missing" in err
+    assert "1 of 4 pictures are missing or damaged" in err
     code, out, err = run("data", "check", root, "--decode", "--json")
     assert code == 1
     failed = json.loads(out)["failed"]
@@ -48,6 +48,25 @@ def test_data_check_names_a_picture_without_labels(run, root):
     code, _, err = run("data", "check", root, "--decode")
     assert code == 1
     assert "picture one: unknown class 'kitten'" in err
+
+
+def test_data_check_goes_on_after_a_damaged_annotation_and_names_classes_beyond(run, root):
+    (root / "Annotations").mkdir()
+    for name in ("one", "two", "three", "four"):
+        (root / f"Annotations/{name}.xml").write_text("<a><object><name>cat</name></object></a>")
+    (root / "Annotations/two.xml").write_text("<a><object>")
+    for name in ("two", "three"):
+        write_mask(root / f"SegmentationClass/{name}.png", np.full((40, 56), 21, np.uint8))
+    code, _, err = run("data", "check", root)
+    assert code == 1
+    assert "1 of 4 labels are missing or damaged" in err
+    code, out, _ = run("data", "check", root, "--decode", "--json")
+    assert code == 1
+    failed = json.loads(out)["failed"]
+    assert "two.xml: is no XML" in failed["two"]
+    assert "two.png: holds class 21, the data knows 0 to 20" in failed["two"]
+    assert "three.png: holds class 21" in failed["three"]
+    assert not {"one", "four"} & failed.keys()
 
 
 def test_data_check_without_a_data_set(run, tmp_path):

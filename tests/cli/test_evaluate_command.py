@@ -106,3 +106,12 @@ def test_shares_are_annotated_and_counted_by_the_workers(run, on_voc, original, 
     assert executor == [who] * 2
     code, alone, _ = on_voc("evaluate", original, "--kinds", "merged", "--json")
     assert json.loads(alone)["rows"] == json.loads(out)["rows"]
+
+
+def test_a_record_outside_its_folder_is_refused_before_anything_is_measured(run, original):
+    words = ["evaluate", "--data", "voc", "--root", original, "--model", "gone.pth", "--record", "../x"]
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert sentences(err) == [
+        "dsna evaluate: error: a result named '../x' would lie outside the folder results; choose another name"
+    ]

@@ -140,6 +140,10 @@ def test_help_shows_units_and_defaults(run, monkeypatch, command, words):
         ("evaluate x --data minivoc --record scores", "--model"),
         ("evaluate --data minivoc --model x.pth --scheduler tcp://127.0.0.1:9", "--out"),
         ("train --data minivoc --scales 1.5,1", "smaller first"),
+        ("train --data minivoc --scales 1,inf", "--scales: inf must be a finite number above 0"),
+        ("train --data minivoc --head-rate nan", "--head-rate: nan must be a finite number at least 0"),
+        ("train --data minivoc --seed 4294967296", "--seed: 4294967296 must be from 0 to 4294967295"),
+        ("data make --out drawn --size 32", "--size: 32 must be at least 48"),
         ("train --data minivoc --scales wide", "--scales"),
         ("train-segmentation --data minivoc --truth --network light", "--recipe"),
         ("figure", "--list"),
@@ -152,6 +156,15 @@ def test_wrong_usage_is_2(run, command, named):
     code, out, err = run(*command.split())
     assert (code, out) == (2, "")
     assert named in err
+
+
+@pytest.mark.parametrize("command", ["maps", "annotate --labels cat", "segment"])
+def test_a_picture_whose_name_leads_out_of_the_folder_is_refused(run, tmp_path, command):
+    for name in ("...jpg", "..jpg"):
+        code, out, err = run(*command.split(), "good.jpg", name, "--out", "here/made")
+        assert (code, out) == (3, "")
+        assert f"{name}: what is named after its id" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_debug_shows_the_traceback(run, monkeypatch):
@@ -184,11 +197,20 @@ def test_stdout_is_for_people_or_for_json_alone(run, monkeypatch):
 
 
 def test_one_process_of_several_speaks(run, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert run("figure", "--list") == run("figure", "--list", "--json") == (0, "", "")
     assert run("figure") == (2, "", "")
     monkeypatch.setenv("RANK", "0")
     assert "table-II" in run("figure", "--list")[1]
+
+
+@pytest.mark.parametrize("name, value", [("RANK", "1"), ("WORLD_SIZE", "abc")])
+def test_what_is_left_over_of_a_launch_is_said(run, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    code, out, err = run("figure", "--list")
+    assert (code, out, len(sentences(err))) == (2, "", 1)
+    assert f"{name} is {value}" in err
 
 
 def test_an_unexpected_error_is_still_one_sentence(run, monkeypatch):

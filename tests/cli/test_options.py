@@ -67,7 +67,7 @@ def test_none_is_what_a_recipe_leaves_out():
         ("--first-year soon", "argument --first-year: 'soon' must be a whole number"),
         ("--first-year none", "argument --first-year: 'none' must be a whole number"),
         ("--height 0", "argument --height: 0 must be above 0"),
-        ("--height nan", "argument --height: nan must be above 0"),
+        ("--height nan", "argument --height: nan must be a finite number above 0"),
         ("--scales 1,-1", "argument --scales: -1 must be at least 0"),
         ("--scales 1,wide", "argument --scales: '[1,wide]' must be a list of numbers"),
         ("--kind bark", "invalid choice: 'bark'"),

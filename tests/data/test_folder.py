@@ -76,6 +76,12 @@ def test_given_classes_keep_their_order(root):
     assert [record.labels for record in pictures.records] == [(1,), (2,)]
 
 
+def test_more_classes_than_masks_can_hold_are_refused_by_the_tables_name(root):
+    labels = ";".join(f"c{k}" for k in range(255))
+    with pytest.raises(ValueError, match="labels.csv has 255 classes, and masks hold 254"):
+        folder.load(write(root, f"file,labels\nbeach.jpg,{labels}\n"))
+
+
 @pytest.mark.parametrize("bad", ["dog", [], ["dog", "dog"]])
 def test_class_names_must_be_a_list_of_different_names(root, bad):
     with pytest.raises(ValueError, match="`class_names` must be a list"):
@@ -135,6 +141,19 @@ def test_what_is_wrong_is_named(root, text, message):
     with pytest.raises(DataError, match=message) as error:
         folder.load(write(root, text))
     assert str(root / "labels.csv") in str(error.value)
+
+
+def test_a_table_that_is_no_file_is_refused_unread(root):
+    (root / "labels.csv").symlink_to("/dev/null")
+    with pytest.raises(DataError, match="labels.csv: is a pipe or a device"):
+        folder.load(root)
+
+
+@pytest.mark.parametrize("name", ["...jpg", "..jpg"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(root, name):
+    (root / name).write_bytes((root / "beach.jpg").read_bytes())
+    with pytest.raises(DataError, match=f"{name}: what is named after its id"):
+        folder.load(write(root, f"file,labels\n{name},dog\n"))
 
 
 def test_two_pictures_of_one_name_would_share_a_mask(root):

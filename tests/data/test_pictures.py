@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from dsna_lib.data import PictureError, Pictures, Record, pictures, read_image, read_mask, transforms, write_mask
-from dsna_lib.data.pictures import palette, subset, without_masks
+from dsna_lib.data.pictures import DataError, checked_names, palette, subset, without_masks
 from dsna_lib.engine.files import write_atomically
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -23,6 +25,26 @@ RGB = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 def saved(tmp_path: Path, image: Image.Image, name: str = "picture.png", **options) -> Path:
     image.save(tmp_path / name, **options)
     return tmp_path / name
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_what_is_no_file_is_refused_unread(read):
+    with pytest.raises(PictureError, match="^/dev/null: is a pipe or a device, which may never end; name a file$"):
+        read("/dev/null")
+
+
+# Records
+
+
+@pytest.mark.parametrize("name", ["../escaped", "../../escaped", "a/../../b", "/tmp/escaped", "..", ".", ""])
+def test_an_id_that_leads_out_of_a_folder_is_refused(name):
+    with pytest.raises(DataError, match=r"^shots/odd.jpg: what is named after its id '.*' would lie outside its"):
+        Record(name, Path("shots/odd.jpg"), ())
+
+
+@pytest.mark.parametrize("name", ["a", "2007/000032", "..a", "a..b", "...", ".a"])
+def test_other_ids_are_taken_as_they_are(name):
+    assert Record(name, Path("odd.jpg"), ()).id == name
 
 
 # Pictures
@@ -166,7 +188,53 @@ def test_masks_are_palette_pictures_in_vocs_colors(tmp_path):
 def test_masks_that_are_grey_or_have_two_values(tmp_path):
     np.testing.assert_array_equal(read_mask(saved(tmp_path, Image.fromarray(INDICES))), INDICES)
     two = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
-    assert read_mask(saved(tmp_path, two)).tolist() == [[0, 255]]
+    assert read_mask(saved(tmp_path, two)).tolist() == [[0, 1]]
+
+
+def grey_png(path: Path, bits: int, rows: list[bytes], width: int) -> Path:
+    """A grey PNG of few bits a pixel, which Pillow does not write itself."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row for row in rows))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize(
+    "bits, row, indices", [(1, 0b10100000, [1, 0]), (2, 0b01110000, [1, 3]), (4, 0b00101111, [2, 15])]
+)
+def test_masks_of_few_bits_keep_their_numbers(tmp_path, bits, row, indices):
+    assert read_mask(grey_png(tmp_path / "mask.png", bits, [bytes([row])], 2)).tolist() == [indices]
+
+
+def test_a_mask_with_a_class_beyond_those_of_the_data_is_named(tmp_path, data):
+    write_mask(tmp_path / "mask.png", np.array([[0, 3, 255]]))
+    assert read_mask(tmp_path / "mask.png", num_classes=3).tolist() == [[0, 3, 255]]
+    with pytest.raises(PictureError, match="mask.png: holds class 3, the data knows 0 to 2"):
+        read_mask(tmp_path / "mask.png", num_classes=2)
+    write_mask(data.records[2].mask, np.full((22, 30), 4))
+    with pytest.raises(PictureError, match="p2.png: holds class 4, the data knows 0 to 3"):
+        data.with_transform(None, masks=True)[2]
+
+
+# Classes
+
+
+@pytest.mark.parametrize("names", [[], "cat", ["cat", "cat"], ["cat", ""], ["cat", 1], {"cat": 1}, None])
+def test_classes_that_are_no_list_of_different_names(names):
+    with pytest.raises(DataError, match="here must be a list of different names, not "):
+        checked_names(names, "here")
+
+
+def test_as_many_classes_as_a_mask_can_hold():
+    names = [f"class {k}" for k in range(255)]
+    assert checked_names(names[:254], "here") == tuple(names[:254])
+    for refused in (lambda: checked_names(names, "here"), lambda: Pictures([], tuple(names))):
+        with pytest.raises(DataError, match="has 255 classes, and masks hold 254"):
+            refused()
 
 
 def test_bad_masks_are_named(tmp_path):

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from dsna_lib.data import sources, voc, write_mask
+from dsna_lib.data.pictures import DataError
+from dsna_lib.engine.errors import DsnaError, FileError
 
 LABELS = {"a": ["dog", "person"], "b": ["cat"], "c": ["tvmonitor"]}
 
@@ -79,6 +81,16 @@ def test_no_voc_here(tmp_path):
         voc.load(tmp_path, "train")
 
 
+@pytest.mark.parametrize("name", ["../../escaped", "/escaped", ".."])
+def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    root = make(tmp_path)
+    (root / "image_labels.json").write_text(json.dumps({**LABELS, name: ["dog"]}))
+    split(root, "train", "a", name)
+    for load in (lambda: voc.load(root, "train"), lambda: voc.check(root)):
+        with pytest.raises(DataError, match=f"JPEGImages.*{name}.jpg: what is named after its id '{name}' would"):
+            load()
+
+
 def test_a_missing_split_lists_the_known_ones(tmp_path):
     root = make(tmp_path)
     split(root, "extra", "b")
@@ -116,6 +128,14 @@ def test_a_listed_picture_without_labels(tmp_path, xml):
     assert loaded.records[1].mask is None
 
 
+def test_an_annotation_that_is_no_file_is_refused_unread(tmp_path):
+    root = make(tmp_path, xml=True)
+    (root / "Annotations" / "b.xml").unlink()
+    (root / "Annotations" / "b.xml").symlink_to("/dev/null")
+    with pytest.raises(DataError, match="b.xml: is a pipe or a device"):
+        voc.load(root, "train")
+
+
 def test_a_damaged_annotation_is_named(tmp_path):
     root = make(tmp_path, xml=True)
     (root / "Annotations" / "b.xml").write_text("<annotation><object>")
@@ -125,6 +145,44 @@ def test_a_damaged_annotation_is_named(tmp_path):
     (other / "image_labels.json").write_text('{"a": ["dog"')
     with pytest.raises(ValueError, match="image_labels.json"):
         voc.load(other, "train")
+
+
+def test_others_are_read_where_what_is_wrong_with_labels_is_noted(tmp_path):
+    root, failed = make(tmp_path, xml=True), {}
+    (root / "Annotations" / "b.xml").write_text("<annotation><object>")
+    records = voc.load(root, "train", failed).records
+    assert {record.id: bool(record.labels) for record in records} == {"a": True, "b": False, "c": True}
+    assert list(failed) == ["b"]
+    assert "b.xml: is no XML" in failed["b"]
+    assert voc.check(root)["train"] | {"expected": 0} == {
+        "listed": 3, "pictures": 3, "masks": 3, "labels": 2, "expected": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ("", "is empty"),
+        ('["a"]', "its content must be an object"),
+        ('{"a": "dog"}', r"its content\['a'\] must be a list, not 'dog'"),
+        ('{"a": [3]}', r"its content\['a'\]\[0\] must be a text, not 3"),
+    ],
+)
+def test_a_table_of_labels_of_another_shape_is_named(tmp_path, content, reason):
+    root = make(tmp_path)
+    (root / "image_labels.json").write_text(content)
+    with pytest.raises(FileError, match=f"image_labels.json: {reason}"):
+        voc.load(root, "train")
+
+
+def test_damaged_names_of_classes_are_named(tmp_path):
+    root = make(tmp_path)
+    contents = {"": "is empty", '["dog"': "is no JSON", "{}": "must be a list of different names"}
+    contents |= {json.dumps([f"c{k}" for k in range(255)]): "has 255 classes, and masks hold 254"}
+    for content, reason in contents.items():
+        (root / "class_names.json").write_text(content)
+        with pytest.raises(DsnaError, match=f"class_names.json:? {reason}"):
+            voc.load(root, "train")
 
 
 def test_masks_of_the_augmented_set_come_second(tmp_path):

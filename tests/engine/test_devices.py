@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dsna_lib.engine import devices
-from dsna_lib.engine.errors import DsnaError, RunError, first_few
+from dsna_lib.engine.errors import DsnaError, RunError, SettingError, first_few
 
 
 @pytest.mark.parametrize("gpu, names", [(False, {"auto": "cpu", "cpu": "cpu"}), (True, {"auto": "cuda", "cpu": "cpu"})])
@@ -46,7 +46,7 @@ def test_a_gpu_computes_in_half_precision(monkeypatch, bf16, precision):
 
 
 def test_one_process_alone_is_the_main_one_and_waits_for_nobody(monkeypatch):
-    for name in ("WORLD_SIZE", "RANK"):
+    for name in devices.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     assert devices.process_count() == 1
     assert devices.is_main_process()
@@ -56,9 +56,46 @@ def test_one_process_alone_is_the_main_one_and_waits_for_nobody(monkeypatch):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_several_processes_the_first_is_the_main_one(monkeypatch, rank):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", str(rank))
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, str(rank))
     assert devices.process_count() == 2
     assert devices.is_main_process() is (rank == 0)
+
+
+@pytest.mark.parametrize("alone", [{}, {"WORLD_SIZE": "1"}, {"WORLD_SIZE": "1", "RANK": "0"}, {"RANK": "0"}])
+def test_a_cluster_that_says_there_is_one_process_does_no_harm(monkeypatch, alone):
+    for name in devices.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in alone.items():
+        monkeypatch.setenv(name, value)
+    assert devices.process_count() == 1
+    assert devices.is_main_process()
+
+
+@pytest.mark.parametrize(
+    "left, said",
+    [
+        ({"WORLD_SIZE": "abc"}, "RANK is not set, WORLD_SIZE is abc, LOCAL_RANK is not set"),
+        ({"WORLD_SIZE": ""}, "RANK is not set, WORLD_SIZE is , LOCAL_RANK is not set"),
+        ({"WORLD_SIZE": "2"}, "RANK is not set, WORLD_SIZE is 2, LOCAL_RANK is not set"),
+        ({"WORLD_SIZE": "0"}, "RANK is not set, WORLD_SIZE is 0, LOCAL_RANK is not set"),
+        ({"RANK": "1"}, "RANK is 1, WORLD_SIZE is not set, LOCAL_RANK is not set"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK is 0, WORLD_SIZE is 2, LOCAL_RANK is not set"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK is 2, WORLD_SIZE is 2, LOCAL_RANK is 0"),
+        ({"RANK": "-1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK is -1, WORLD_SIZE is 2, LOCAL_RANK is 0"),
+        ({"LOCAL_RANK": "0"}, "RANK is not set, WORLD_SIZE is not set, LOCAL_RANK is 0"),
+    ],
+)
+@pytest.mark.parametrize("ask", [devices.process_count, devices.is_main_process, devices.wait_for_everyone])
+def test_what_is_left_over_of_a_launch_is_refused(monkeypatch, left, said, ask):
+    for name in devices.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingError) as error:
+        ask()
+    hint = "unset them, or start the processes by accelerate launch"
+    assert str(error.value) == f"environment variables of no launch of processes: {said}; {hint}"
 
 
 def test_an_error_puts_its_hint_behind_the_message():

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from dsna_lib.engine import files
+from dsna_lib.engine.errors import FileError, RunError
 
 
 def test_a_file_is_written_with_its_folders_and_replaced(tmp_path):
@@ -18,7 +19,17 @@ def test_a_file_is_written_with_its_folders_and_replaced(tmp_path):
         files.write_atomically(str(path), lambda file, content=content: file.write(content))
         assert path.read_bytes() == content
     assert [inner.name for inner in path.parent.iterdir()] == ["file"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_follows_the_umask(tmp_path, umask, mode):
+    (tmp_path / "file").touch(0o400)
+    before = os.umask(umask)
+    try:
+        files.write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 def half_and(error: BaseException):
@@ -44,6 +55,18 @@ def test_whatever_else_ends_the_writing_leaves_no_half_file_either(tmp_path, err
     with pytest.raises(type(error)):
         files.write_atomically(tmp_path / "file", half_and(error))
     assert not list(tmp_path.iterdir())
+
+
+def test_pipes_and_devices_are_refused_and_nothing_else(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", str(tmp_path / "link"), "/dev/null"):
+        with pytest.raises(RunError) as error:
+            files.refuse_special(path, RunError)
+        assert str(error.value) == f"{path}: is a pipe or a device, which may never end; name a file"
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path, tmp_path / "gone"):
+        files.refuse_special(path, RunError)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
@@ -80,6 +103,45 @@ def test_json_is_indented_and_ends_its_last_line(tmp_path):
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert text == json.dumps({"x": [1, 2.5, None, "ä"]}, indent=2) + "\n"
     assert files.read_json(tmp_path / "a.json") == {"x": [1, 2.5, None, "ä"]}
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b'{"rows": [', "is no JSON, or cut short"),
+        (b"\xff\xfe", "is no JSON, or cut short"),
+        (b"[" * 100_000, "is no JSON, or cut short"),
+        (b"[]", r"its content must be an object, not \[\]"),
+        (b"null", "its content must be an object, not None"),
+        (b'{"other": 1}', "its content lacks 'rows'"),
+        (b'{"rows": {}}', r"its content\['rows'\] must be a list, not {}"),
+        (b'{"rows": [{"iou": 1}, 3]}', r"its content\['rows'\]\[1\] must be an object, not 3"),
+        (b'{"rows": [{"iou": "1"}]}', r"its content\['rows'\]\[0\]\['iou'\] must be a number, not '1'"),
+    ],
+)
+def test_json_that_is_damaged_or_of_another_shape_is_named(tmp_path, content, reason):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(FileError, match=f"a.json: {reason}"):
+        files.read_json(tmp_path / "a.json", {"rows": [{str: int | float | None}]})
+
+
+def test_json_of_the_shape_wanted(tmp_path):
+    for content in ({"rows": []}, {"rows": [{}, {"iou": None, "loss": 0.5}], "more": 1}):
+        files.write_json(tmp_path / "a.json", content)
+        assert files.read_json(tmp_path / "a.json", {"rows": [{str: int | float | None}]}) == content
+
+
+def test_lines_of_json_are_named_by_their_number(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    assert files.read_json_lines(path, {"step": int}) == [{"step": 1}, {"step": 2}]
+    contents = {"": "line 1: is empty", '{"step": 1}\n{"st': "line 2: is no JSON", "3\n": "line 1: its content must"}
+    for content, reason in contents.items():
+        path.write_text(content)
+        with pytest.raises(FileError, match=f"a.jsonl, {reason}"):
+            files.read_json_lines(path, {"step": int})
 
 
 def test_json_that_cannot_be_written_leaves_nothing(tmp_path):

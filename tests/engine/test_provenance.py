@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dsna_lib.engine import provenance
+from dsna_lib.engine.errors import SettingError
 from dsna_lib.engine.provenance import environment, write_result
 
 
@@ -99,3 +100,11 @@ def test_a_package_that_is_not_installed(monkeypatch):
     packages = environment()["packages"]
     assert packages["numpy"]
     assert packages["no-such-package-at-all"] is None
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "..", ""])
+def test_a_result_does_not_leave_its_folder(tmp_path, name):
+    with pytest.raises(SettingError, match=f"a result named '{name}' would lie outside the folder .*; choose another"):
+        write_result(name, {}, {}, tmp_path / "results")
+    assert not list(tmp_path.iterdir())
+    assert write_result("deep/er", {}, {}, tmp_path) == tmp_path / "deep" / "er.json"

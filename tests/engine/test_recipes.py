@@ -128,6 +128,11 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         load(tmp_path / "recipe.toml", Experiment)
 
 
+def test_what_is_no_file_is_refused_unread():
+    with pytest.raises(RecipeError, match="^/dev/null: is a pipe or a device"):
+        load("/dev/null", Experiment)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"^.*/gone.toml: no such recipe$"):
         load(tmp_path / "gone.toml", Experiment)

@@ -294,6 +294,11 @@ def test_a_picture_that_is_not_there_is_named(here):
         runs.data_digest(Pictures([Record("gone", here / "gone.png", (0,))], tiny.NAMES))
 
 
+def test_what_is_no_file_has_no_digest():
+    with pytest.raises(RunError, match="^/dev/null: is a pipe or a device"):
+        runs.file_digest("/dev/null")
+
+
 def test_a_file_is_read_once_as_long_as_it_stays(here, monkeypatch):
     path, reads, digest = here / "file", [], runs.hashlib.file_digest
     path.write_bytes(b"first")
@@ -348,11 +353,42 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(here, other, dif
     run = runs.claim_folder(here / "own", "train", **known)
     if state == "finished":
         run.finish(loss=1.0)
+    else:
+        (here / "own" / "first.png").touch()
     before = (here / "own" / "run.json").read_bytes()
     with pytest.raises(RunError) as error:
         runs.claim_folder(here / "own", "train", **known | other)
     assert str(error.value) == f"{here / 'own'} {difference}; use another folder or delete it"
     assert (here / "own" / "run.json").read_bytes() == before
+
+
+LEFT = ["metrics.jsonl", ".b.png.x1y2z3", "checkpoint.partial/state", "inner/run.json", ".inner.lock", "empty/"]
+
+
+def test_a_folder_whose_run_stopped_before_it_had_a_result_is_free(here):
+    """Whoever follows the advice of an error, such as to lower a rate, can do so in the same folder."""
+
+    def fail(folder: Path) -> dict[str, float]:
+        for name in LEFT:
+            (path := folder / name).parent.mkdir(exist_ok=True)
+            path.mkdir() if name.endswith("/") else path.touch()
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        runs.complete(runs.open_run("train", {"rate": 9.0, "crop": 5}, folder=here / "own"), fail)
+    run = runs.complete(runs.open_run("maps", {"rate": 0.1}, folder=here / "own"), lambda folder: {"loss": 0.5})
+    assert run.finished
+    assert (run.read()["stage"], run.read()["identity"]["rate"]) == ("maps", 0.1)
+    assert "crop" not in run.read()["identity"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint-0000012/state", "model.pth", "a.png", "merged/a.png"])
+def test_a_folder_with_a_result_of_an_unfinished_run_is_not(here, name):
+    runs.claim_folder(here / "own", "train", rate=9.0)
+    (path := here / "own" / name).parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(RunError, match="own was made with rate 9.0, not 0.1; use another folder or delete it"):
+        runs.claim_folder(here / "own", "train", rate=0.1)
 
 
 @pytest.mark.parametrize(
@@ -428,6 +464,7 @@ def test_a_run_from_before_a_change_of_code_is_never_taken_for_one_after_it(here
 
     def work(folder: Path) -> dict[str, int]:
         if state == "running":
+            (folder / "half").touch()
             raise KeyboardInterrupt
         return {}
 

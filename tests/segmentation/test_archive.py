@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 
 import numpy as np
@@ -24,6 +25,15 @@ def test_the_servers_archive(mixed, tmp_path):
         assert archive.getnames() == [f"results/VOC2012/Segmentation/comp6_test_cls/p{k}.png" for k in range(5)]
         with archive.extractfile(archive.getnames()[3]) as file:
             assert (np.asarray(Image.open(file)) == 3).all()
+
+
+def test_the_archive_does_not_say_whose_files_they_were(mixed, tmp_path):
+    for record in mixed.records:
+        write_mask(path := tmp_path / "crf" / f"{record.id}.png", np.zeros((4, 4), np.uint8))
+        if os.getuid() == 0:  # which is what is wanted: so be somebody else
+            os.chown(path, 1, 1)
+    with tarfile.open(server_archive(tmp_path / "crf", mixed, tmp_path / "results.tar.gz")) as archive:
+        assert {(each.uid, each.gid, each.uname, each.gname) for each in archive} == {(0, 0, "", "")}
 
 
 def test_masks_that_the_archive_lacks_are_named(mixed, tmp_path):

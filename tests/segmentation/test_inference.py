@@ -128,7 +128,7 @@ def test_out_of_memory_says_what_to_lower(monkeypatch, error):
 
     model = tiny.segmentation()
     monkeypatch.setattr(model, "forward", full)
-    with pytest.raises(RuntimeError, match="of memory with 2 pictures of 26 x 20; lower `batch_size` or `max_side`"):
+    with pytest.raises(RuntimeError, match="2 pictures of 26 x 20; lower `batch_size`, `scales` or `max_side`"):
         probabilities(model, torch.cat(batch_of((20, 26), (20, 26))))
 
 

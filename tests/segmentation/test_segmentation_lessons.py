@@ -213,6 +213,13 @@ def test_an_unreadable_picture_is_named(split, folder):
         with_annotations(split, folder)
 
 
+def test_a_picture_that_is_no_file_is_refused_unread(split, folder):
+    split.records[4].image.unlink()
+    split.records[4].image.symlink_to("/dev/null")
+    with pytest.raises(AnnotationError, match="1 of 8 .*p04.png: is a pipe or a device"):
+        with_annotations(split, folder)
+
+
 @pytest.mark.parametrize("orientation, turned", [(1, False), (3, False), (5, True), (6, True), (8, True)])
 def test_an_annotation_has_the_size_of_the_upright_picture(tmp_path, orientation, turned):
     exif = Image.Exif()

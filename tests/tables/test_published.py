@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsna_lib import paper
+from dsna_lib.engine.errors import FileError
 from dsna_lib.engine.files import write_json
 from dsna_lib.tables.definitions import TableError
 from dsna_lib.tables.published import TITLES, render_published
@@ -70,6 +71,13 @@ def test_table_vi_shows_every_class_of_either_data_set(results):
     assert by_class["sheep"][-3:] == ["-", "-", "-"]  # in no picture and no mask
     assert by_class["fox"] == ["-"] * 4 + ["-", "1.0", "-"]
     assert by_class["mean"] == ["55.4", "56.4", "58.2", "60.1", "60.0", "70.0", "44.4"]
+
+
+@pytest.mark.parametrize("content", ["", '{"values": ', "[]", '{"values": {"rows": [{"title": "DSNA, merged"}]}}'])
+def test_a_damaged_result_is_named(results, content):
+    (results / "table_III_minivoc.json").write_text(content)
+    with pytest.raises(FileError, match="table_III_minivoc.json: "):
+        render_published("VI", results)
 
 
 def test_another_table_is_refused():

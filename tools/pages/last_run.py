@@ -48,7 +48,8 @@ def origins() -> str:
     """Every file of results: when, where, and with which commit it was measured."""
     rows = []
     for path in sorted(stored.FOLDER.glob("*.json")):
-        where = read_json(path)["provenance"]["environment"]  # it states no number: nothing to be recorded
+        content = read_json(path, {"provenance": {"environment": dict}})  # it states no number: nothing to be recorded
+        where = content["provenance"]["environment"]
         packages = where["packages"]
         rows.append([f"`{path.name}`", where["time"][:10], f"`{where['commit']}`", where["device"], packages["torch"]])
     return text_table(["file", "day", "commit", "device", "torch"], rows)

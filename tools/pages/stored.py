@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dsna_lib import paper
+from dsna_lib.engine.files import read_json
 from dsna_lib.tables.render import cell, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ _records: list[dict[str, dict[str, Any]]] = []  # one for each `recorded` that i
 
 def read(name: str) -> dict[str, Any]:
     """One file of results: ``values`` and ``provenance``."""
-    content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    content = read_json(FOLDER / f"{name}.json", {"values": object, "provenance": dict})
     for record in _records:
         record[name] = content
     return content

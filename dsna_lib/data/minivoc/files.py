@@ -19,8 +19,10 @@ from dsna_lib.data.minivoc.animals import CLASS_NAMES
 from dsna_lib.data.minivoc.canvas import VERSION
 from dsna_lib.data.minivoc.scene import draw
 from dsna_lib.data.pictures import DataError, Pictures, write_mask
+from dsna_lib.engine.files import read_json
 
 SPLITS = ("train", "val")
+PNG_END = b"IEND\xaeB`\x82"  # the last bytes of a whole file
 _VAL_START = 1_000_000  # validation pictures are numbered from here, whatever the size of the training split
 
 
@@ -95,12 +97,24 @@ def _holds(root: Path, wanted: dict[str, int]) -> bool:
     card = root / "minivoc.json"
     if not card.is_file():
         raise DataError(f"{root} exists and is no embedded data set", "choose another folder")
-    held = json.loads(card.read_text())
+    held = read_json(card)
     if held != wanted:
         raise DataError(f"{root} holds the data set {held}, not {wanted}", "delete it or choose another folder")
+    again = f"delete {root}, and it is drawn again"
     for name in ("JPEGImages", "SegmentationClass", "SegmentationPart"):
         if sum(1 for _ in root.glob(f"{name}/*.png")) != wanted["train"] + wanted["val"]:
-            raise DataError(f"{root / name} lacks pictures", f"delete {root}, and it is drawn again")
+            raise DataError(f"{root / name} lacks pictures", again)
+    try:
+        splits = {split: voc.load(root, split) for split in SPLITS}
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(str(error), again) from error
+    for split, pictures in splits.items():
+        if len(pictures) != wanted[split] or pictures.class_names != CLASS_NAMES:
+            raise DataError(f"{root}: its split {split} has other pictures or classes than were drawn", again)
+        for record in pictures.records:
+            for path in (record.image, record.mask, record.part):
+                if path is None or not path.is_file() or not path.read_bytes().endswith(PNG_END):
+                    raise DataError(f"{path or f'{root}: a mask of {record.id}'} is missing or cut short", again)
     return True
 
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsna_lib.config.drawn import SMALLEST
 from dsna_lib.data.minivoc.animals import CLASS_NAMES, FAMILIES, FAMILY_OF, draw_animal
 from dsna_lib.data.minivoc.canvas import Color, Dice, Pen, Sheet, curve, frill, oval, stroke, tone
 
 VOID = 255
 
 _FINE = 4  # canvas pixels along each side of a picture pixel
-_SMALLEST = 48  # side of a picture
 _FEWEST = 150  # pixels of an animal; felt only in pictures below 224, where 1 % would be a blot
 
 # Backgrounds, from far to near, and two accents.
@@ -180,8 +180,8 @@ def draw(seed: int, index: int, size: int = 224) -> Drawing:
         >>> draw(0, index=3, size=64).labels == draw(0, index=3, size=64).labels
         True
     """
-    if seed < 0 or index < 0 or size < _SMALLEST:
-        raise ValueError(f"seed and index must be 0 or more and size {_SMALLEST} or more, not {seed}, {index}, {size}")
+    if seed < 0 or index < 0 or size < SMALLEST:
+        raise ValueError(f"seed and index must be 0 or more and size {SMALLEST} or more, not {seed}, {index}, {size}")
     dice, short = Dice(seed, index, 1), size * 3 // 4
     height, width = (side * _FINE for side in dice.pick(((size, size), (short, size), (size, short))))
     scene = _Scene(_background(dice, height, width))

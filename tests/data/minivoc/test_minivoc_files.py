@@ -8,6 +8,7 @@ import pytest
 from dsna_lib.data import minivoc
 from dsna_lib.data.minivoc import files
 from dsna_lib.data.pictures import read_image, read_mask
+from dsna_lib.engine.errors import DsnaError
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,31 @@ def test_make_refuses_an_incomplete_set(tmp_path):
     root = minivoc.make(tmp_path / "set", train=1, val=1, size=48)
     (root / "SegmentationPart/val_00000.png").unlink()
     with pytest.raises(ValueError, match="SegmentationPart lacks pictures"):
+        minivoc.make(root, train=1, val=1, size=48)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize(
+    "name, damage, reason",
+    [
+        ("minivoc.json", cut, "minivoc.json: is no JSON, or cut short"),
+        ("image_labels.json", lambda path: path.write_text("{}"), "picture train_00000 .* has no image labels"),
+        ("class_names.json", lambda path: path.unlink(), "unknown class|other pictures or classes"),
+        ("ImageSets/Segmentation/val.txt", lambda path: path.unlink(), "val.txt: no split 'val' here"),
+        ("ImageSets/Segmentation/val.txt", lambda path: path.write_text(""), "its split val has other pictures"),
+        ("JPEGImages/val_00000.png", cut, "val_00000.png is missing or cut short"),
+        ("SegmentationClass/train_00000.png", lambda path: path.write_bytes(b""), "train_00000.png is missing or cut"),
+        ("SegmentationPart/val_00000.png", lambda path: path.rename(path.with_name("x.png")), "mask of val_00000 is"),
+    ],
+)
+def test_make_refuses_a_damaged_set(tmp_path, name, damage, reason):
+    root = minivoc.make(tmp_path / "set", train=1, val=1, size=48)
+    assert minivoc.make(root, train=1, val=1, size=48) == root
+    damage(root / name)
+    with pytest.raises(DsnaError, match=reason):
         minivoc.make(root, train=1, val=1, size=48)
 
 
