@@ -4,12 +4,13 @@ Each backbone normalizes its own input, so that nobody has to remember whose mea
 Weights come from a local file first, then from the package that carries them (EfficientNet-lite0), then from
 torchvision or timm.
 
-A feature cell is read as the square of pixels that it stands for, so it must be computed around that square's middle.
+A feature cell is read as the square of pixels that it stands for, so it should be computed around that square's middle.
 Pooling does that. A convolution of stride 2 is centered on one of each pair of cells, the first (PyTorch pads
 both sides) or the second (TensorFlow pads the end), half a cell from the pair's middle; where four of them do the same,
-that adds up to half a cell of 16 pixels. In the backbones made here the last one is centered on the second of
-each pair and those before it on the first, which leaves half a pixel. On 16k + 1 pixels, as segmentation networks see
-them, the first and the last cell are centered on the border pixels. A network of timm's is taken as it is.
+that adds up to half a cell of 16 pixels. In EfficientNet-lite0 the last one is centered here on the second of each pair
+and those before it on the first, which leaves half a pixel by this count; on 16k + 1 pixels, as segmentation networks
+see them, the first and the last cell are centered on the border pixels. Learned kernels need not be centered, either:
+the page of decisions says what a comparison with mirrored pictures shows. Others are taken as they were trained.
 """
 
 from __future__ import annotations
@@ -295,9 +296,6 @@ def _resnet50_caffe(output_stride: int, weights: str | Path | None) -> Backbone:
     whole: Any = timm.create_model("resnet50", output_stride=output_stride)
     for stage in (whole.layer2, whole.layer3, whole.layer4):
         stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
-    # A block's shortcut halves the grid, too.
-    for name in [name for name, layer in whole.named_modules() if getattr(layer, "stride", 1) == (2, 2)][-2:]:
-        recast(whole, name, SecondOfPairs)
     stem = nn.Sequential(whole.conv1, whole.bn1, whole.act1, whole.maxpool)
     path = weights_file("resnet50_caffe", weights)
     if path is not None:
