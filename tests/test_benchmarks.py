@@ -174,3 +174,13 @@ def test_only_pictures_of_large_objects_are_learned_by_heart(tmp_path: Path) -> 
         mask.flat[:covered] = 1
         write_mask(record.mask, mask)
         assert script("overfit").all_large(record) is large
+
+
+@pytest.mark.parametrize("right", [-12, 0, 8])
+def test_displacement_of_cells_that_are_known_to_lie_off(right: int) -> None:
+    def features(pictures: Tensor) -> Tensor:
+        return functional.avg_pool2d(pictures, 8).roll(right // 4, -1)
+
+    smooth = functional.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)), (192, 192))
+    smooth = functional.avg_pool2d(smooth, 17, stride=1, padding=8)
+    assert script("displacement").displacement(features, [smooth]) == pytest.approx(2 * right, abs=1)

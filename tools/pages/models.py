@@ -120,12 +120,18 @@ def recipe_search() -> str:
         reached = f"{curve['mean_average_precision'][-1]:.3f}"
         which = f"{trial['pictures']:,}, version {trial['drawings']}"
         rate, steps = f"{how['backbone_rate']:g}", f"{how['warm_up']} of {curve['step'][-1]}"
-        cells = trial.get("cells", "7 pixels off")
-        lines.append([which, _words(trial["head"]), shown, layers, cells, rate, steps, reached])
-    head = ["pictures", "attention", "shown", "layers that learn", "cells", "rate", "warm-up", "mAP"]
+        padding = trial.get("padding", "as released")
+        lines.append([which, _words(trial["head"]), shown, layers, padding, rate, steps, reached])
+    head = ["pictures", "attention", "shown", "layers that learn", "padding", "rate", "warm-up", "mAP"]
     return markdown(head, lines, words=head[:5])
 
 
+def displacement() -> str:
+    """How far the cells of each backbone lie to the right of what they show."""
+    lines = [[name, f"{pixels:+.1f}"] for name, pixels in values("displacement").items()]
+    return markdown(["backbone", "pixels of 224 to the right"], lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
-    block.__name__: block for block in (photographs, shipped_attention, curves, schedules, recipe_search)
+    block.__name__: block for block in (photographs, shipped_attention, curves, schedules, recipe_search, displacement)
 }
