@@ -457,15 +457,16 @@ def test_pictures_are_shown_as_the_recipe_of_the_shipped_model_has_it(on_voc, an
 
     asked, real = [], pictures.iterate_maps
 
-    def spy(*given, size, scales, flip, **more):
-        asked.append((size, scales, flip))
-        return real(*given, size=size, scales=scales, flip=flip, **more)
+    def spy(*given, scales, flip, **more):
+        asked.append((scales, flip))
+        return real(*given, scales=scales, flip=flip, **more)
 
     monkeypatch.setattr(pictures, "iterate_maps", spy)
     for words in ([], ["--scales", "1"]):
         assert annotate(original / "JPEGImages/one.jpg", "--labels", "cat", "--no-crf", *words)[0] == 0
     usual = recipe.load("photographs-cpu").maps
-    assert asked == [(usual.size, usual.scales, usual.flip), (usual.size, (1.0,), usual.flip)]
+    assert usual == pictures.SHOWN
+    assert asked == [(usual.scales, usual.flip), ((1.0,), usual.flip)]
 
 
 def test_a_folder_says_what_made_it(on_voc, original, root):
