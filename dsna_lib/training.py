@@ -272,7 +272,7 @@ def _save(accelerator: Accelerator, model: nn.Module, folder: Path, step: int) -
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(partial))
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # whatever a full disk makes torch or safetensors raise
         raise TrainingError(f"cannot write the checkpoint {target} ({error}); the one before it is kept") from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 from torch import nn
@@ -203,7 +204,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, split):
         train_attention(other, split, replace(CONFIG, epochs=1), folder)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, split, reference, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, split, reference, monkeypatch, kind):
     save_state, count = training.Accelerator.save_state, []
 
     def fill_up(self, folder):
@@ -211,7 +213,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, split, reference, mon
         if len(count) == 3:
             Path(folder).mkdir()
             Path(folder, "model.safetensors").write_bytes(b"half")
-            raise OSError(28, "No space left on device")
+            raise kind(28, "No space left on device")
         return save_state(self, folder)
 
     monkeypatch.setattr(training.Accelerator, "save_state", fill_up)

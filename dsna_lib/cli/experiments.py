@@ -20,6 +20,7 @@ from dsna_lib.config.tables import TITLES
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import Pictures, sources
 from dsna_lib.engine import devices
+from dsna_lib.engine.files import refuse_unwritable
 from dsna_lib.engine.pools import Workers
 from dsna_lib.engine.runs import Run
 from dsna_lib.methods import rows
@@ -120,6 +121,7 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
     maps = [maps[0].select(args.rows)] if args.rows and maps else maps
     result: dict[str, Any] = {"done": len(names), "files": {}, "tables": {}, "warnings": []}
     if maps or "III" in names:
+        refuse_unwritable(args.out / f"table_{names[0]}.json")  # before anything is trained
         recipe, workers = _recipe(args), Workers(args.jobs, args.scheduler)
         network = recipe.network(args.network) if "III" in names else None
         methods = rows.select(args.rows or network.rows) if network else []
@@ -159,6 +161,7 @@ def reproduce(args: argparse.Namespace) -> dict[str, Any]:
     print(plan)
     if args.dry_run:
         return {"done": 0, "plan": str(plan)}
+    refuse_unwritable(args.out / "table.json")  # before anything is trained
     files = plans.run(plan, Workers(args.jobs, args.scheduler), args.out)
     for name, path in files.items():
         print(f"{name}: {path}")

@@ -8,6 +8,7 @@ from typing import Any
 from dsna_lib.book import chapters, exhibits
 from dsna_lib.cli.main import UsageError, noted
 from dsna_lib.engine import runs
+from dsna_lib.engine.files import refuse_unwritable
 
 
 def figure(args: argparse.Namespace) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def figure(args: argparse.Namespace) -> dict[str, Any]:
         by_chapter.setdefault(exhibit.chapter, []).append(exhibit)
     for chapter in by_chapter:  # before the first of them runs
         chapters.parameters(chapters.notebook_of(chapter), given)
+    refuse_unwritable(result["folder"] / exhibit.name / "numbers.json")
     for chapter, wanted in by_chapter.items():
         with noted(args, result, chapter):
             run = chapters.execute(chapter, given, print)

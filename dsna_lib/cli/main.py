@@ -14,13 +14,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from dsna_lib import __version__
 from dsna_lib.cli import options
 from dsna_lib.cli.commands import COMMANDS
+from dsna_lib.cli.streams import Escaping, Outlet, escaped
 from dsna_lib.engine.devices import is_main_process
 from dsna_lib.engine.errors import DsnaError
 from dsna_lib.engine.files import plain
@@ -42,6 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["data", "make", "--out", "minivoc"])  # doctest: +SKIP
         0
     """
+    out, err = Outlet(sys.stdout or io.StringIO()), Outlet(sys.stderr or io.StringIO())  # None where closed before
+    with redirect_stdout(cast(Any, out)), redirect_stderr(cast(Any, err)):
+        code = _main(argv)
+        out.flush()
+        if out.error and not isinstance(out.error, BrokenPipeError):
+            print(f"dsna: error: cannot write to stdout: {out.error.strerror or out.error}", file=err)
+            code = 3 if code < 2 else code
+        err.flush()
+    return 141 if code == 0 and out.error else code  # as a shell says it of a program that such a pipe ended
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         args = parser().parse_args(argv)
         return _report(args, _run(args))
@@ -52,10 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose messages show control characters that it was given."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with a message."""
+        super().error(escaped(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     text = "Decoupled spatial neural attention: from pictures with image labels to pseudo-annotations."
-    whole = argparse.ArgumentParser("dsna", description=text, epilog=options.EXIT_CODES, formatter_class=options.Help)
+    whole = Parser("dsna", description=text, epilog=options.EXIT_CODES, formatter_class=options.Help)
     whole.add_argument("--version", action="version", version=f"dsna-book {__version__}")
     options.add_commands(whole, COMMANDS)
     return whole
@@ -64,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> dict[str, Any]:
     """What the command returns. One process of several prints, and on stderr where stdout is for JSON."""
     try:
-        with redirect_stdout((sys.stderr if args.json else sys.stdout) if is_main_process() else io.StringIO()):
+        out = (sys.stderr if args.json else sys.stdout) if is_main_process() else io.StringIO()
+        with redirect_stdout(cast(Any, Escaping(out))):
             return getattr(import_module(f"dsna_lib.cli.{args.module}"), args.function)(args)
     except Exception as error:
         if args.debug or os.environ.get("DSNA_DEBUG"):
@@ -79,11 +101,11 @@ def _report(args: argparse.Namespace, result: dict[str, Any]) -> int:
     if failed and not code:
         code = 1 if result["done"] else 3
     if _speaks():
-        said = [f"{name}: {reason}" for name, reason in failed.items()]
+        said = [f"{name}: {reason}".replace("\n", "\\n") for name, reason in failed.items()]
         said += [f"warning: {warning}" for warning in result.get("warnings", ())]
         said += [f"error: {result['error']}"] if "error" in result else []
         for line in said:
-            print(f"{args.prog}: {line}", file=sys.stderr)
+            print(f"{args.prog}: {escaped(line)}", file=sys.stderr)
         if args.json:
             print(json.dumps(plain(result), allow_nan=False))
     return code

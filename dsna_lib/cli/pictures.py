@@ -29,7 +29,7 @@ from dsna_lib.data import Pictures, Record, sources, voc
 from dsna_lib.data.pictures import without_masks
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
-from dsna_lib.engine.files import make_folder, write_atomically
+from dsna_lib.engine.files import make_folder, refuse_unwritable, write_atomically
 from dsna_lib.engine.pools import Report, Workers, run_shares
 from dsna_lib.engine.provenance import result_path, write_result
 from dsna_lib.maps import MAP_KINDS, iterate_maps
@@ -275,6 +275,8 @@ def _segment_data(args: argparse.Namespace, config: InferenceConfig) -> dict[str
         raise UsageError(f"--kinds {strange[0]}: choose from single, multi and, unless --no-crf is given, crf")
     pictures, path = _split(args), _model_path(args, checkpoints.SEGMENTATION)
     networks.load(path, pictures.class_names)  # one of other classes is refused before anything is written
+    if args.archive:
+        refuse_unwritable(args.archive)
     shown = {"scales": config.scales, "flip": config.flip, "precision": config.precision}
     claimed = [runs.claim_folder(args.out, "segment", model=runs.file_digest(path), **shown)]
     how: dict[str, Any] = {"kinds": kinds, "batch_size": 1, **given(args, MapConfig), **shown}
@@ -315,7 +317,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.record and not args.model:
         raise UsageError("--record goes with --model: the provenance of a folder of annotations is not known")
     if args.record:
-        result_path(args.record)  # refused before anything is measured
+        refuse_unwritable(result_path(args.record))  # before anything is measured
     pictures, config = _split(args), AnnotationConfig(**{"crf": "none"} | given(args, AnnotationConfig))
     if args.model:
         result = _evaluate_model(args, pictures, config)

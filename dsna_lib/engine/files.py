@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import reprlib
@@ -9,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
+from tempfile import TemporaryFile
 from typing import Any
 
 from dsna_lib.engine.errors import DsnaError, FileError
@@ -23,6 +25,7 @@ def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
     path = Path(path)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
+        _refuse_other(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             write(file)
@@ -32,6 +35,24 @@ def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
     finally:
         with suppress(OSError):  # moved, or never made
             temporary.unlink()
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Raise an OSError where :func:`write_atomically` would, before the work whose result goes there; makes nothing."""
+    path = Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        _refuse_other(path)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+
+def _refuse_other(path: Path) -> None:
+    """A device or a pipe must not be replaced by a file."""
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "something other than a file is there")
 
 
 def leads_out(name: str) -> bool:

@@ -22,6 +22,7 @@ from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 from dsna_lib.engine.errors import DsnaError, RunError, first_few
+from dsna_lib.engine.files import write_atomically
 
 U = TypeVar("U", bound=Hashable)
 R = TypeVar("R")
@@ -228,7 +229,7 @@ def work_file(packed: bytes, folder: str) -> Iterator[str]:
     """The work in a file that all workers see: a model may hang on it, which need not travel with every unit."""
     with TemporaryDirectory(dir=folder, prefix=".work-") as own:
         path = Path(own, "work")
-        path.write_bytes(packed)
+        write_atomically(path, lambda file: file.write(packed))
         yield str(path)
 
 

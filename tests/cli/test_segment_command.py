@@ -137,6 +137,15 @@ def test_the_servers_archive(run, root, network, tmp_path):
     assert names == [f"results/VOC2012/Segmentation/comp6_test_cls/{i}.png" for i in ("four", "one", "three", "two")]
 
 
+def test_an_archive_that_cannot_be_written_is_refused_first(run, root, network):
+    words = ["--data", "voc", "--root", root, "--model", network, "--kinds", "single", *ON_CPU]
+    Path("file").touch()
+    code, _, err = run("segment", *words, "--archive", "file/comp6.tar.gz")
+    assert code == 3
+    assert "cannot write file/comp6.tar.gz: Not a directory" in err
+    assert not Path("segmentation").exists()
+
+
 @pytest.mark.parametrize(
     "words, who", [(["--jobs", 3], Workers(3)), (["--scheduler", "tcp://far:1"], Workers(1, "tcp://far:1"))]
 )

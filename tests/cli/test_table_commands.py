@@ -1,6 +1,7 @@
 """``dsna table`` and ``dsna reproduce``."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,20 @@ def test_a_table_that_cannot_be(table, words, said):
     assert code == 2
     assert said in err
     assert not Path("results").exists()
+
+
+def test_results_that_cannot_be_written_are_refused_first(table, run, original):
+    Path("results").touch()
+    evaluate = ["evaluate", "--data", "voc", "--root", original, "--model", "gone.pth", "--record", "x"]
+    for code, _, err in (
+        table("I"),
+        run("reproduce", "--recipe", "own.toml", "--root", original),
+        run("figure", "5", "--out", "results"),
+        run(*evaluate),
+    ):
+        assert code == 3
+        assert re.search("cannot write results/.*: Not a directory", err)
+    assert not Path("runs").exists()
 
 
 def test_a_recipe_that_is_not_there(run):

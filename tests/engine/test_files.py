@@ -75,6 +75,33 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         files.write_atomically(tmp_path / "file" / "inner", lambda file: None)
 
 
+@pytest.mark.parametrize(
+    "place, reason",
+    [
+        ("file/inner", "(Not a directory|File exists)"),
+        ("file/deeper/inner", "Not a directory"),
+        ("folder", "something other than a file is there"),
+        ("pipe", "something other than a file is there"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before(tmp_path, place, reason):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for act in (files.refuse_unwritable, lambda path: files.write_atomically(path, lambda file: None)):
+        with pytest.raises(OSError, match=f"cannot write .*/{place}: {reason}"):
+            act(tmp_path / place)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_what_can_be_written_is_not_made_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", "file", "new", tmp_path / "a" / "b" / "new", "a/b/new"):
+        files.refuse_unwritable(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
 def test_what_is_being_written_is_not_there_yet(tmp_path):
     path = tmp_path / "file"
 

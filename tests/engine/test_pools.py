@@ -699,8 +699,13 @@ def test_a_report_takes_in_another_and_refuses_failures():
 
 def test_heavy_work_travels_once_and_not_with_every_unit(others, here, monkeypatch):
     written: list[int] = []
-    write = Path.write_bytes
-    monkeypatch.setattr(Path, "write_bytes", lambda path, content: written.append(len(content)) or write(path, content))
+    write = pools.write_atomically
+
+    def noted(path, content):
+        write(path, content)
+        written.append(Path(path).stat().st_size)
+
+    monkeypatch.setattr(pools, "write_atomically", noted)
     assert set(run_units(list(range(20)), units.Heavy(3_000_000), others, units.nothing).values()) == {3_000_000}
     assert len(written) == 1
     assert 3_000_000 < written[0] < 3_100_000

@@ -45,6 +45,7 @@ def make(root: Path | str, **options: int) -> Path:
     Raises:
         SettingError: an option out of its range.
         DataError: ``root`` holds a data set with other parameters, an incomplete one, or something else.
+        OSError: it cannot be written; the message names ``root``.
 
     Example:
         >>> make("minivoc", train=40, val=10, size=96)  # doctest: +SKIP
@@ -54,6 +55,16 @@ def make(root: Path | str, **options: int) -> Path:
     wanted = {"version": VERSION} | {name: value for name, value in asdict(config).items() if name != "workers"}
     if _holds(root, wanted):
         return root
+    try:
+        _make(root, config, wanted)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise OSError(error.errno, f"cannot write {root}: {reason}") from error
+    return root
+
+
+def _make(root: Path, config: DrawnConfig, wanted: dict[str, int]) -> None:
+    """Draw all pictures beside ``root``, then move them there in one step."""
     numbers = {"train": range(config.train), "val": range(_VAL_START, _VAL_START + config.val)}
     ids = {f"{split}_{k:05d}": index for split in SPLITS for k, index in enumerate(numbers[split])}
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +89,6 @@ def make(root: Path | str, **options: int) -> Path:
         except OSError:  # another process was faster, or something has come to lie there
             if not _holds(root, wanted):
                 raise
-    return root
 
 
 def _write(folder: Path, seed: int, size: int, name: str, index: int) -> list[str]:
