@@ -2,8 +2,8 @@
 
 Features of a picture, and those of its mirror image mirrored back, show the same things. Where the first lie d pixels
 to the right of what they show, the second lie d pixels to the left of it: so half of the shift that makes them most
-alike is d. No mask and no label is needed. Up and down it cannot be measured so: no network has learned from pictures that
-stand on their heads.
+alike is d. No mask and no label is needed. Up and down it cannot be measured so: no network has learned from pictures
+that stand on their heads.
 
     python benchmarks/displacement.py [--name displacement]     # the weights as for training, see DSNA_WEIGHTS
 """
