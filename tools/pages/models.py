@@ -36,6 +36,12 @@ def _network(known: Mapping[str, Any]) -> str:
     return NETWORKS.get(name, name)
 
 
+def _learned(known: Mapping[str, Any]) -> str:
+    """The backbone of a model, and which of its layers learned where not all of them did."""
+    last = known["model"]["train_last"]
+    return _network(known) + ("" if last is None else f" (last {last} stages)")
+
+
 def photographs() -> str:
     """Annotations of photographs by every map of every model, before and after the CRF."""
     return _annotations(_photographs())
@@ -54,7 +60,7 @@ def _annotations(measured: Iterable[Mapping[str, Any]]) -> str:
         shown = how["protocol"].partition(", predicted void")[0].replace(" input", "")
         before = [scores(rows[kind]) for kind in MAP_KINDS]
         after = [cell(rows[f"{kind}_crf"]["iou"]) if f"{kind}_crf" in rows else None for kind in REFINED]
-        lines.append([f"{_network(how['trained'])}, {shown}", how["split"], how["pictures"], *before, *after])
+        lines.append([f"{_learned(how['trained'])}, {shown}", how["split"], how["pictures"], *before, *after])
     head = [
         "model, how it is shown a picture",
         "split",
@@ -75,7 +81,7 @@ def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
         known = content["provenance"]["trained"]
         if known["file"] not in shown:
             shown.add(known["file"])
-            yield f"{_network(known)}, photographs, {_head(known)}", known
+            yield f"{_learned(known)}, photographs, {_head(known)}", known
 
 
 def curves() -> str:
