@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from dsna_lib.convolutions import Depthwise, SecondOfPairs, recast
+from dsna_lib.convolutions import Depthwise, recast
 from dsna_lib.engine import runs
 from dsna_lib.engine.errors import DsnaError, SettingError, first_few
 from dsna_lib.engine.files import refuse_special
@@ -269,9 +269,9 @@ def _efficientnet_lite0(output_stride: int, weights: str | Path | None) -> Backb
     convolutions = {name: layer for name, layer in whole.named_modules() if isinstance(layer, nn.Conv2d)}
     *_, last = (name for name, layer in convolutions.items() if layer.stride == (2, 2))
     for name, layer in convolutions.items():
-        if layer.stride == (2, 2):
-            recast(whole, name, SecondOfPairs if name == last else nn.Conv2d)
-        elif layer.groups > 1:
+        if layer.stride == (2, 2) and name != last:  # timm's pads the end
+            recast(whole, name, nn.Conv2d)
+        elif layer.stride == (1, 1) and layer.groups > 1:
             recast(whole, name, Depthwise)
     path = weights_file("efficientnet_lite0", weights)
     if path is not None:

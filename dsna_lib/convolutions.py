@@ -1,4 +1,4 @@
-"""Two convolutions that backbones need: one that puts cells where they are read, one that learns quickly on a CPU."""
+"""A depthwise convolution that learns quickly on a CPU, and how it comes into a network."""
 
 from __future__ import annotations
 
@@ -8,21 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
-
-
-class SecondOfPairs(nn.Conv2d):
-    """A convolution of stride 2 that is centered on the second of each pair of cells, not on the first.
-
-    On an odd number of cells, which are no pairs, it is centered on the first, the third, and so on to the last.
-    """
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """Cells ``(N, C, H, W)`` to ``(N, D, h, w)`` with half as many rows and columns, rounded up."""
-        margins: list[int] = []
-        for size, kernel in zip(cells.shape[:1:-1], self.kernel_size[::-1], strict=True):
-            margins += [kernel // 2 - 1 + size % 2, kernel // 2]  # below 0: the first is cut off
-        padded = functional.pad(cells, margins)
-        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class Depthwise(nn.Conv2d):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
-from dsna_lib.convolutions import Depthwise, SecondOfPairs, recast
+from dsna_lib.convolutions import Depthwise, recast
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 2)])
@@ -41,19 +41,3 @@ def test_depthwise_goes_without_a_gradient_that_nobody_asks_for():
     (given,) = torch.autograd.grad(layer(cells).sum(), [cells])
     assert given.shape == cells.shape
     assert not layer(cells.detach()).requires_grad
-
-
-def test_second_of_pairs_and_every_other_of_what_is_no_pairs():
-    cells = torch.arange(48).view(1, 1, 6, 8).float()
-    layer = SecondOfPairs(1, 1, 1, stride=2, bias=False)
-    nn.init.ones_(layer.weight)
-    assert torch.equal(layer(cells), cells[..., 1::2, 1::2])
-    assert torch.equal(layer(cells[..., :7]), cells[..., 1::2, :7:2])
-    assert torch.equal(layer(cells[..., :5, :]), cells[..., :5:2, 1::2])
-
-
-def test_second_of_pairs_pads_as_tensorflow_does():
-    cells = torch.rand(1, 2, 6, 9)
-    layer = SecondOfPairs(2, 3, 3, stride=2, padding=1)
-    padded = nn.functional.pad(cells, (1, 1, 0, 1))
-    torch.testing.assert_close(layer(cells), nn.functional.conv2d(padded, layer.weight, layer.bias, stride=2))
