@@ -4,13 +4,9 @@ Each backbone normalizes its own input, so that nobody has to remember whose mea
 Weights come from a local file first, then from the package that carries them (EfficientNet-lite0), then from
 torchvision or timm.
 
-A feature cell is read as the square of pixels that it stands for, so it should be computed around that square's middle.
-Pooling does that. A convolution of stride 2 is centered on one of each pair of cells, the first (PyTorch pads
-both sides) or the second (TensorFlow pads the end), half a cell from the pair's middle; where four of them do the same,
-that adds up to half a cell of 16 pixels. In EfficientNet-lite0 the last one is centered here on the second of each pair
-and those before it on the first, which leaves half a pixel by this count; on 16k + 1 pixels, as segmentation networks
-see them, the first and the last cell are centered on the border pixels. Learned kernels need not be centered, either:
-the page of decisions says what a comparison with mirrored pictures shows. Others are taken as they were trained.
+A feature cell is read as the square of pixels that it stands for. Whether it lies there depends on how a network pads
+where it halves its grid, and on what its kernels have learned from that; so networks are padded as they were trained,
+and the page of decisions says how far beside their cells lie.
 """
 
 from __future__ import annotations
@@ -53,7 +49,9 @@ class CheckpointError(DsnaError, ValueError):
 
 
 class Backbone(nn.Module):
-    """A feature extractor with its input normalization. BatchNorm keeps its pretrained statistics: batches are small.
+    """A feature extractor with its input normalization.
+
+    BatchNorm keeps its pretrained statistics, as batches are small, unless ``learns_statistics`` is set.
 
     Args:
         name: what :func:`create` was asked for.
@@ -77,7 +75,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.out_channels, self.output_stride = name, out_channels, output_stride
-        self.stages, self.trained_stages = stages, len(stages)
+        self.stages, self.trained_stages, self.learns_statistics = stages, len(stages), False
         self._known: dict[bytes, Tensor] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -88,8 +86,26 @@ class Backbone(nn.Module):
         Raises:
             SettingError: pictures of a size that this backbone cannot take.
         """
+        return self._told(self._features, pictures)
+
+    def pyramid(self, pictures: Tensor) -> list[Tensor]:
+        """The last features of each grid on the way to those of :meth:`forward`, which are the last, finest first."""
+        return self._told(self._levels, pictures)
+
+    def _levels(self, pictures: Tensor) -> list[Tensor]:
+        features = (pictures - self.mean) / self.std
+        levels: list[Tensor] = []
+        for stage in self.stages:
+            before, features = features, stage(features)
+            if before.shape[-2:] == features.shape[-2:] and levels:
+                levels.pop()
+            levels.append(features)
+        return levels
+
+    def _told(self, compute: Callable[[Tensor], Any], pictures: Tensor) -> Any:
+        """What is computed, or why it cannot be."""
         try:
-            return self._features(pictures)
+            return compute(pictures)
         except torch.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError) as error:  # timm's fixed-size networks assert
@@ -140,11 +156,11 @@ class Backbone(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Backbone:
-        """As usual, but BatchNorm and the frozen stages stay in evaluation mode."""
+        """As usual, but the frozen stages stay in evaluation mode, and mostly BatchNorm does."""
         super().train(mode)
         self.stages[: len(self.stages) - self.trained_stages].eval()
         for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not self.learns_statistics:
                 module.eval()
         return self
 
@@ -197,6 +213,14 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str | Path
         lacks, has = first_few(missing) or "nothing", first_few(unknown) or "nothing"
         raise CheckpointError(f"{source}: is for another network: it lacks {lacks} and has, unknown here, {has}")
     module.load_state_dict(state)
+
+
+def load_in_order(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """As :func:`load_into`, for a file that has the module's tensors in the same order under other names."""
+    own = module.state_dict()
+    if len(state) != len(own):
+        raise CheckpointError(f"{source}: has {len(state)} tensors, and {len(own)} are wanted")
+    load_into(module, dict(zip(own, state.values(), strict=True)), source)
 
 
 def weights_file(name: str, weights: str | Path | None) -> Path | None:
@@ -266,20 +290,12 @@ def _vgg16(output_stride: int, weights: str | Path | None) -> Backbone:
 
 def _efficientnet_lite0(output_stride: int, weights: str | Path | None) -> Backbone:
     whole: Any = timm.create_model("tf_efficientnet_lite0", output_stride=output_stride)
-    convolutions = {name: layer for name, layer in whole.named_modules() if isinstance(layer, nn.Conv2d)}
-    *_, last = (name for name, layer in convolutions.items() if layer.stride == (2, 2))
-    for name, layer in convolutions.items():
-        if layer.stride == (2, 2) and name != last:  # timm's pads the end
-            recast(whole, name, nn.Conv2d)
-        elif layer.stride == (1, 1) and layer.groups > 1:
+    for name, layer in list(whole.named_modules()):
+        if isinstance(layer, nn.Conv2d) and layer.stride == (1, 1) and layer.groups > 1:
             recast(whole, name, Depthwise)
     path = weights_file("efficientnet_lite0", weights)
     if path is not None:
-        state, own = load_weights(path), whole.state_dict()
-        if len(state) != len(own):
-            raise CheckpointError(f"{path}: has {len(state)} tensors, EfficientNet-lite0 {len(own)}")
-        # The package's tensors are timm's, in the same order under other names.
-        load_into(whole, dict(zip(own, state.values(), strict=True)), path)
+        load_in_order(whole, load_weights(path), path)
     # Up to the last activation, as VGG-16's relu5_3: the background cue of Sec. III-C sums X over channels, which
     # means something only where every channel counts evidence upward from 0. The blocks end in a linear layer.
     stem, head = nn.Sequential(whole.conv_stem, whole.bn1), nn.Sequential(whole.conv_head, whole.bn2)

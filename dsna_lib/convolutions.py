@@ -55,7 +55,7 @@ class _Depthwise(torch.autograd.Function):
 def recast(network: nn.Module, name: str, kind: type[nn.Conv2d]) -> None:
     """Replace the convolution of that name within `network` by one of another kind, padded on both sides alike.
 
-    It keeps its weights; without stride it keeps its grid.
+    It keeps its weights; with stride 1 it keeps its grid.
     """
     old = network.get_submodule(name)
     assert isinstance(old, nn.Conv2d)

@@ -4,7 +4,7 @@
 profile    recipe                       pictures to learn from                     needs
 =========  ===========================  =========================================  ==========================
 ``cpu``    ``recipes/drawn.toml``       1,000 drawn ones                           nothing
-``colab``  ``recipes/colab.toml``       2,000 drawn ones, 6 epochs instead of 5    a GPU
+``colab``  ``recipes/colab.toml``       2,000 drawn ones, 6 epochs instead of 4    a GPU
 ``full``   ``recipes/paper.toml``       PASCAL VOC, split ``train_aug``            a GPU, VOC
 =========  ===========================  =========================================  ==========================
 

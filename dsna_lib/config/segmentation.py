@@ -23,11 +23,17 @@ class SegmentationConfig:
         "efficientnet_lite0", "vgg16 (DeepLab-LargeFOV), resnet101, efficientnet_lite0, or a timm model of stride 8"
     )
     channels: int | None = option(
-        None, "of the dilated convolution (default: 1024 for vgg16, 128 for efficientnet_lite0, else 512)", low=1
+        None, "of each dilated convolution (default: 1024 for vgg16, 128 for efficientnet_lite0, else 512)", low=1
     )
-    dilation: int = option(12, "of the same, in cells of 8 pixels", low=1)
+    dilation: int = option(12, "of the same, in cells", low=1)
+    decoder: bool = option(
+        False, "cells of 16 pixels instead of 8, a wider context, and a decoder with the features of strides 8 and 4"
+    )
     dropout: float = option(0.5, "dropout rate", low=0, high=1)
     train_last: int | None = option(None, "train the backbone's last N stages only (default: all)", low=0)
+    batch_norm: Literal["frozen", "learned"] = option(
+        "frozen", "frozen: statistics, scale and shift stay as pretrained; learned: they follow the batches"
+    )
     weights: str | None = option("imagenet", "where the backbone starts: imagenet, none, or a file")
     pretrained_head: bool = option(
         False, "vgg16: start fc6 and fc7 from VGG-16's own, thinned out as DeepLab does; needs torchvision's file"

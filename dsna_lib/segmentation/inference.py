@@ -24,7 +24,7 @@ from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.errors import RunError, SettingError
 from dsna_lib.engine.pools import Report, Workers, run_shares
 from dsna_lib.engine.runs import file_digest
-from dsna_lib.segmentation.networks import STRIDE, SegmentationModel, load
+from dsna_lib.segmentation.networks import SegmentationModel, load
 
 MASK_KINDS = ("single", "multi", "crf")
 # A class that is nowhere likelier than this takes no part in the CRF, whose time grows with the number of classes.
@@ -66,8 +66,8 @@ def at_scales(
     at = {}
     try:
         for scale in scales:
-            # Sides of 8k + 1 pixels put cells on the border pixels, where align_corners expects them.
-            sides = [STRIDE * max(1, round((scale * side - 1) / STRIDE)) + 1 for side in size]
+            # Sides of 8k + 1 pixels (or 16k + 1) put cells on the border, where align_corners expects them.
+            sides = [model.stride * max(1, round((scale * side - 1) / model.stride)) + 1 for side in size]
             shown = pixels.resize(pictures, sides, antialias=True).contiguous(memory_format=torch.channels_last)
             at[scale] = _shown(model, shown, size, precision)
             if flip:

@@ -1,4 +1,8 @@
-"""Segmentation networks: a backbone of output stride 8 and a head that scores each cell and class."""
+"""Segmentation networks: a backbone and a head that scores each cell and class.
+
+Two kinds of head: DeepLab's, one dilated convolution on cells of 8 pixels; and a decoder, which takes cells of 16
+pixels (they cost a sixth, where a backbone has to be dilated for 8) and outlines from the backbone's finer features.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +12,92 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dsna_lib import backbones, model_files
 from dsna_lib.backbones import Backbone
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.engine.errors import SettingError
 
-STRIDE = 8
+STRIDE = 8  # of DeepLab's cells
+COARSE = 16  # of the cells that a decoder starts from
 FORMAT = "dsna-segmentation-1"  # of model files
 CHANNELS = {"vgg16": 1024, "efficientnet_lite0": 128}  # of the dilated convolution; 512 for others
 
 
+class Decoder(nn.Module):
+    """Context on coarse features, then finer ones: the last two grids before it, of strides 8 and 4.
+
+    The context is what DeepLab v3 puts side by side: a 1x1 convolution, dilated 3x3 ones, and the picture's mean. Going
+    up follows its v3+ and U-Net: scaled up, joined with a narrow projection of the finer features, convolved.
+
+    Args:
+        widths: channels of the backbone's last three grids, the finest first.
+        channels: of each part of the context; the decoder has as many, and half of it on the finest grid.
+        dilation: of one 3x3 convolution of the context, in coarse cells; the other's is twice that.
+        dropout: rate on the context.
+        classes: scores to give.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int, dilation: int, dropout: float, classes: int) -> None:
+        super().__init__()
+        *finer, coarse = widths
+        self.context = nn.ModuleList(
+            [
+                _convolution(coarse, channels, 1),
+                _convolution(coarse, channels, 3, dilation),
+                _convolution(coarse, channels, 3, 2 * dilation),
+            ]
+        )
+        self.mean = _convolution(coarse, channels, 1)
+        self.joined = nn.Sequential(_convolution(4 * channels, channels, 1), nn.Dropout(dropout))
+        self.projections, self.steps, width = nn.ModuleList(), nn.ModuleList(), channels
+        for finer_width, out in zip(reversed(finer), (channels, channels // 2), strict=True):
+            self.projections.append(_convolution(finer_width, channels // 4, 1))
+            self.steps.append(_convolution(width + channels // 4, out, 3))
+            width = out
+        self.classifier = nn.Conv2d(width, classes, kernel_size=1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Features of each grid, the finest first, to scores ``(N, classes, h, w)`` at stride 4."""
+        *_, finest, finer, coarse = levels
+        mean = self.mean(coarse.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *coarse.shape[-2:])
+        x = self.joined(torch.cat([*(part(coarse) for part in self.context), mean], dim=1))
+        for level, projection, step in zip((finer, finest), self.projections, self.steps, strict=True):
+            up = functional.interpolate(x, size=level.shape[-2:], mode="bilinear", align_corners=True)
+            x = step(torch.cat([up, projection(level)], dim=1))
+        return self.classifier(x)
+
+
+def _convolution(width: int, channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(width, channels, kernel, padding="same", dilation=dilation)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    return nn.Sequential(convolution, nn.ReLU(inplace=True))
+
+
 class SegmentationModel(nn.Module):
-    """A backbone of output stride 8 and a head: pictures in, a score for each cell and class out.
+    """A backbone and a head: pictures in, a score for each cell and class out.
 
     Args:
         backbone: maps pictures ``(N, 3, H, W)`` in 0..1 to features ``(N, D, h, w)``.
-        head: maps features to ``(N, C + 1, h, w)``.
+        head: maps features to ``(N, C + 1, h, w)``; a :class:`Decoder` maps those of all grids.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Sequential) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Sequential | Decoder) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
         self.config: SegmentationConfig | None = None
 
+    @property
+    def stride(self) -> int:
+        """Pixels of the head's coarsest cells: pictures of so many times k, and 1 more, have cells on their border."""
+        return COARSE if isinstance(self.head, Decoder) else STRIDE
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures ``(N, 3, H, W)``, RGB in 0..1, to logits ``(N, C + 1, h, w)``; class 0 is background."""
+        if isinstance(self.head, Decoder):
+            return self.head(self.backbone.pyramid(pictures))
         return self.head(self.backbone(pictures))
 
 
@@ -41,7 +105,8 @@ def create(config: SegmentationConfig) -> SegmentationModel:
     """Make a network. Its head starts from random weights: seed torch first.
 
     Raises:
-        SettingError: unknown backbone, or one without output stride 8; a pretrained head that VGG-16 does not have.
+        SettingError: unknown backbone, or one without output stride 8; a pretrained head that VGG-16 does not have; a
+            decoder on a backbone that gives no finer features.
         CheckpointError: the backbone's weights cannot be used.
 
     Example:
@@ -49,26 +114,29 @@ def create(config: SegmentationConfig) -> SegmentationModel:
         >>> model(torch.rand(1, 3, 65, 65)).shape
         torch.Size([1, 3, 9, 9])
     """
-    if config.pretrained_head and (config.backbone != "vgg16" or config.weights is None):
-        given = f"backbone={config.backbone!r} with weights={config.weights!r}"
+    if config.pretrained_head and (config.backbone != "vgg16" or config.weights is None or config.decoder):
+        given = f"backbone={config.backbone!r} with weights={config.weights!r} and decoder={config.decoder}"
         raise SettingError(f"`pretrained_head`: only VGG-16's weights hold a head to start from, not {given}")
     backbone = _backbone(config)
-    model = SegmentationModel(backbone, _head(config, backbone.out_channels)).eval()
+    model = SegmentationModel(backbone, _decoder(config, backbone) if config.decoder else _head(config, backbone))
+    model.eval()
     model.config = config
     return model.to(memory_format=torch.channels_last)
 
 
 def _backbone(config: SegmentationConfig) -> Backbone:
     if config.backbone == "vgg16":
-        backbone = _large_fov(backbones.create("vgg16", weights=config.weights))
+        backbone = backbones.create("vgg16", weights=config.weights)
+        backbone = backbone if config.decoder else _large_fov(backbone)
     else:
-        backbone = backbones.create(config.backbone, STRIDE, config.weights)
+        backbone = backbones.create(config.backbone, COARSE if config.decoder else STRIDE, config.weights)
     if config.backbone == "efficientnet_lite0":
         # The attention model needs conv_head's activation (its channel sum is the background cue); this head does not.
         backbone.stages, backbone.out_channels = backbone.stages[:-1], 320
     backbone.train_last(config.train_last)
-    for module in backbone.modules():  # its statistics are frozen, see Backbone; so are its scale and shift
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    backbone.learns_statistics = config.batch_norm == "learned"
+    for module in backbone.modules():  # where its statistics are frozen, so are its scale and shift
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not backbone.learns_statistics:
             module.requires_grad_(False)
     return backbone
 
@@ -87,9 +155,20 @@ def _large_fov(backbone: Backbone) -> Backbone:
     return backbone
 
 
-def _head(config: SegmentationConfig, in_channels: int) -> nn.Sequential:
+@torch.no_grad()
+def _decoder(config: SegmentationConfig, backbone: Backbone) -> Decoder:
+    widths = [level.shape[1] for level in backbone.pyramid(torch.zeros(1, 3, 65, 65))][-3:]
+    if len(widths) < 3:
+        there = ", ".join(sorted(backbones.OWN))
+        raise SettingError(f"`decoder`: {config.backbone} gives no features finer than its last; these do: {there}")
+    channels = config.channels or CHANNELS.get(config.backbone, 512)
+    return Decoder(widths, channels, config.dilation, config.dropout, len(config.class_names) + 1)
+
+
+def _head(config: SegmentationConfig, backbone: Backbone) -> nn.Sequential:
     channels, d = config.channels or CHANNELS.get(config.backbone, 512), config.dilation
-    hidden = [nn.Conv2d(in_channels, channels, 3, padding=d, dilation=d)]  # the large field of view, fc6 in VGG-16
+    # The large field of view: fc6 in VGG-16.
+    hidden = [nn.Conv2d(backbone.out_channels, channels, 3, padding=d, dilation=d)]
     if config.backbone == "vgg16":
         hidden.append(nn.Conv2d(channels, channels, kernel_size=1))  # fc7
         for convolution in hidden:  # features without BatchNorm are large: He's weights would diverge

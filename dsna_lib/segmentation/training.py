@@ -194,9 +194,13 @@ def mean_iou(model: SegmentationModel, pictures: Pictures, size: int) -> float:
 
 def _groups(model: SegmentationModel, config: SegmentationTraining) -> list[dict[str, Any]]:
     """DeepLab's four groups: pretrained and new layers, each with weights and biases."""
-    start = len(model.head) - 1 if model.config is not None and model.config.pretrained_head else 0
-    pretrained, new, groups = nn.ModuleList([model.backbone, model.head[:start]]), model.head[start:], []
-    for layers, rate in ((pretrained, config.backbone_rate), (new, config.head_rate)):
+    pretrained: list[nn.Module] = [model.backbone]
+    new = model.head
+    if model.config is not None and model.config.pretrained_head:
+        assert isinstance(new, nn.Sequential), "a decoder starts anew"
+        pretrained, new = [model.backbone, new[:-1]], new[-1:]
+    groups: list[dict[str, Any]] = []
+    for layers, rate in ((nn.ModuleList(pretrained), config.backbone_rate), (new, config.head_rate)):
         learning = [(name, p) for name, p in layers.named_parameters() if p.requires_grad]
         biases = [p for name, p in learning if name.endswith("bias")]
         weights = [p for name, p in learning if not name.endswith("bias")]
@@ -281,15 +285,18 @@ def examine(model: SegmentationModel, pictures: Pictures, size: int, count: int 
     device = next(model.parameters()).device
     answers: set[int] = set()
     highest: dict[nn.Module, Tensor] = {}  # hidden layer to the highest value of each channel in any picture
+
+    def note(layer: nn.Module, _: Any, values: Tensor) -> None:
+        peak = values.amax(dim=(0, 2, 3))
+        highest[layer] = torch.maximum(highest.get(layer, peak), peak)
+
+    hidden = [layer for layer in model.head.modules() if isinstance(layer, nn.ReLU)]
+    hooks = [layer.register_forward_hook(note) for layer in hidden]
     model.eval()
     for place in range(len(shown)):
-        values = model.backbone(shown[place]["image"][None].to(device))
-        for layer in model.head:
-            values = layer(values)
-            if isinstance(layer, nn.ReLU):
-                peak = values.amax(dim=(0, 2, 3))
-                highest[layer] = torch.maximum(highest.get(layer, peak), peak)
-        answers.update(values.argmax(dim=1).unique().tolist())
+        answers.update(model(shown[place]["image"][None].to(device)).argmax(dim=1).unique().tolist())
+    for hook in hooks:
+        hook.remove()
     asked: set[int] = set()
     for record in shown.records:  # the classes of its mask, or background and its image labels where it has none
         labeled = {0, *(label + 1 for label in record.labels)}

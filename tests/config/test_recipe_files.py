@@ -149,10 +149,10 @@ def test_the_drawn_recipe_is_that_of_the_chapters():
     assert drawn.data == DataConfig(source="minivoc", drawn=1000)
     assert drawn.attention == ModelConfig(backbone="efficientnet_lite0", dropout=0.5, train_last=5)
     assert drawn.training == TrainingConfig(
-        epochs=5,
+        epochs=4,
         optimizer="adamw",
         schedule="poly",
-        warm_up=140,
+        warm_up=112,
         batch_size=16,
         backbone_rate=5e-4,
         head_rate=5e-3,

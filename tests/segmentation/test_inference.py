@@ -66,6 +66,13 @@ def test_every_scale_is_shown_with_8k_plus_1_pixels(trained):
     assert [shape[-2:] for shape in shown] == [(17, 17), (17, 25), (25, 33), (9, 9)]
 
 
+def test_a_decoder_is_shown_16k_plus_1_pixels():
+    model = create(SegmentationConfig(tiny.NAMES, decoder=True, channels=8, weights=None))
+    with looking(model) as shown:
+        probabilities(model, batch_of((40, 52))[0], (1.0,))
+    assert [shape[-2:] for shape in shown] == [(33, 49)]
+
+
 @contextmanager
 def looking(model: nn.Module, stop_at: int | None = None) -> Iterator[list[tuple[int, ...]]]:
     """The shapes of what a model is shown; the n-th call may be interrupted, as by a kill."""

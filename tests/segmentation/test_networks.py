@@ -113,6 +113,7 @@ def test_a_stored_model_needs_no_pretrained_head(tmp_path, monkeypatch, vgg_file
         ({"backbone": "resnet50"}, "only VGG-16's weights hold a head to start from, not backbone='resnet50'"),
         ({"weights": None}, "not backbone='vgg16' with weights=None"),
         ({"channels": 5000}, "VGG-16 has 4096 channels to choose from, not 5000"),
+        ({"decoder": True}, "and decoder=True"),
     ],
 )
 def test_heads_that_cannot_be_pretrained(vgg_file, changed, said):
@@ -157,6 +158,70 @@ def test_large_fov_reacts_to_435_pixels_and_no_more(vgg):
             return bool((model(picture)[..., center // 8] > 0).any())
 
     assert [reaches(center + shift) for shift in (-218, -217, 217, 218)] == [False, True, True, False]
+
+
+DECODER = SegmentationConfig(tiny.NAMES, decoder=True, channels=8, dilation=2, dropout=0.0, weights=None)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50_caffe", "efficientnet_lite0"])
+def test_a_decoder_scores_every_fourth_pixel_of_16k_plus_1(name):
+    with torch.device("meta"):
+        model = create(replace(DECODER, backbone=name))
+        assert (model.stride, model.backbone.output_stride) == (16, 16)
+        assert model(torch.empty(2, 3, 65, 129)).shape == (2, 4, *((17, 33) if name != "vgg16" else (16, 32)))
+
+
+def test_a_decoder_needs_finer_features():
+    with torch.device("meta"), pytest.raises(SettingError, match="resnet50 gives no features finer than its last; the"):
+        create(replace(DECODER, backbone="resnet50"))
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    torch.manual_seed(0)
+    return create(DECODER)
+
+
+def test_a_pyramid_ends_with_the_features(decoder):
+    pictures = torch.rand(1, 3, 65, 65)
+    with torch.inference_mode():
+        levels = decoder.backbone.pyramid(pictures)
+        assert torch.equal(levels[-1], decoder.backbone(pictures))
+    assert [tuple(level.shape[1:]) for level in levels] == [(16, 33, 33), (24, 17, 17), (40, 9, 9), (320, 5, 5)]
+
+
+def test_a_decoder_written_out(decoder):
+    """Context, then two steps up: each layer a convolution with ReLU, outlines scaled with their corners aligned."""
+    torch.manual_seed(1)
+    levels = [torch.rand(2, width, side, side) for width, side in ((24, 17), (40, 9), (320, 5))]
+    tensors = iter(decoder.head.state_dict().values())
+
+    def layer(x: Tensor, dilation: int = 1) -> Tensor:
+        weight, bias = next(tensors), next(tensors)
+        return functional.conv2d(x, weight, bias, padding=dilation * (weight.shape[-1] // 2), dilation=dilation)
+
+    parts = [layer(levels[2], dilation).relu() for dilation in (1, 2, 4)]
+    mean = layer(levels[2].mean(dim=(2, 3), keepdim=True)).relu()
+    x = layer(torch.cat([*parts, mean.repeat(1, 1, 5, 5)], dim=1)).relu()
+    narrow = [layer(level).relu() for level in (levels[1], levels[0])]
+    for level in narrow:
+        x = functional.interpolate(x, level.shape[-2:], mode="bilinear", align_corners=True)
+        x = layer(torch.cat([x, level], dim=1)).relu()
+    with torch.inference_mode():
+        torch.testing.assert_close(decoder.head(levels), layer(x))
+    assert next(tensors, None) is None
+
+
+def test_a_decoder_sees_fine_detail(decoder):
+    """A cell of stride 4 of the finest level changes the scores there and nowhere far away."""
+    levels = [torch.rand(1, width, side, side) for width, side in ((24, 17), (40, 9), (320, 5))]
+    with torch.inference_mode():
+        before = decoder.head(levels)
+        levels[0][..., 8, 8] += 1
+        changed = (decoder.head(levels) - before).abs().sum(1)[0] > 1e-6
+    assert changed.nonzero().min() >= 7
+    assert changed.nonzero().max() <= 9
+    assert changed.any()
 
 
 def test_the_surgery_changes_no_weight():
