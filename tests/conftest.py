@@ -17,9 +17,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
-    """Torch on one thread: with more, sums of floats may differ from run to run."""
+    """Torch on one thread, in what a module's fixtures train, too: with more, sums of floats may differ."""
     import torch
 
     threads = torch.get_num_threads()

@@ -13,7 +13,7 @@ from dsna_lib.segmentation.training import train_segmentation
 from dsna_lib.training import read_log
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def alone(one_thread):
     """All tests here."""
 
