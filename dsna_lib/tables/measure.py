@@ -68,6 +68,7 @@ MAPS_OF: dict[str, tuple[str, ...]] = {
 }
 
 
+PARTS = ("part", "rest", "whole")  # columns of the coverage
 PER_PROTOCOL = ("counts", "curves", "coverage", "similarity")  # of a measurement
 
 
@@ -111,7 +112,7 @@ class Measurement:
         """
         scores = matrix_of(self.counts[protocol].sum(axis=0), void).summary()
         if protocol in self.curves:
-            for name, shares in zip(("part", "rest", "whole"), self.coverage[protocol].T, strict=True):
+            for name, shares in zip(PARTS, self.coverage[protocol].T, strict=True):
                 known = shares[np.isfinite(shares)]
                 if len(known):
                     scores[name] = round(100 * float(known.mean()), 2)
@@ -122,6 +123,25 @@ class Measurement:
                 scores |= several_classes(self.counts[protocol], void)
             scores |= {"oracle_iou": round(curve[best], 2), "oracle_threshold": THRESHOLDS[best]}
         return {name: value for name, value in scores.items() if np.isfinite(value)}
+
+    def without(self, protocol: MapProtocol, name: str, void: str = "false_negative") -> np.ndarray:
+        """One of the :meth:`scores` with each of the N pictures left out: ``(N,)``, in percent.
+
+        Raises:
+            KeyError: a measure that is no mean over pictures or objects, or that nothing is known of.
+        """
+        counts = self.counts[protocol]
+        if name in ("precision", "recall", "iou"):
+            whole = counts.sum(axis=0)
+            return np.array([100 * getattr(matrix_of(whole - each, void), f"mean_{name}") for each in counts])
+        shares = self.coverage[protocol][:, PARTS.index(name)] if name in PARTS else None
+        if shares is None or not np.isfinite(shares).any():
+            raise KeyError(f"no {name} of single pictures is known")
+        picture = np.repeat(np.arange(len(counts)), (counts[:, 1:].sum(axis=2) > 0).sum(axis=1))  # of each object
+        known = np.isfinite(shares)
+        total, number = shares[known].sum(), known.sum()
+        own, objects = (np.bincount(picture[known], each, len(counts)) for each in (shares[known], None))
+        return 100 * (total - own) / (number - objects)
 
     def curve(self, protocol: MapProtocol) -> dict[str, list[float]]:
         """Precision, recall and IoU in percent at each of :data:`THRESHOLDS`."""
