@@ -174,16 +174,18 @@ def summarize(table: Table, measurements: Mapping[Unit, Measurement], seeds: int
     """What a table says, in plain numbers, by the measurements of every head and seed of its rows.
 
     Returns:
-        ``rows`` (``title``, ``paper``, ``mean``, ``std`` over seeds, and ``seeds``), ``claims``, ``curves`` over the
-        foreground threshold, ``weight`` of Eq. 11 by size of object, ``mean_average_precision`` of the classifiers.
+        ``rows`` (``title``, ``paper``, ``mean``, ``std`` over seeds, and ``seeds``), ``claims``; of each training
+        ``curves`` over the foreground threshold and ``sizes`` over that of objects; ``weight`` of Eq. 11 by size of
+        object, ``mean_average_precision`` of the classifiers.
     """
     of_head = {row.head: [measurements[Unit(row.head, seed)] for seed in range(seeds)] for row in table.rows}
-    columns, rows, curves = (*table.columns, "oracle_threshold"), [], {}
+    columns, rows, curves, sizes = (*table.columns, "oracle_threshold"), [], {}, {}
     for row in table.rows:
         trainings = of_head[row.head]
         scores = [each.scores(row.protocol, row.void) for each in trainings]
         wanted = [{name: score[name] for name in columns if name in score} for score in scores]
         rows.append({"title": row.title, "paper": dict(row.paper)} | over_seeds(wanted))
+        sizes[row.title] = [each.by_size(row.protocol, SIZES) for each in trainings]
         if row.protocol in trainings[0].curves:
             curves[row.title] = [each.curve(row.protocol) for each in trainings]
     return {
@@ -193,6 +195,7 @@ def summarize(table: Table, measurements: Mapping[Unit, Measurement], seeds: int
         "rows": rows,
         "claims": claim_verdicts(table.name, partial(_evidence, table, of_head)),
         "curves": curves,
+        "sizes": sizes,
         "weight": {str(head): _weight(known) for head, known in of_head.items() if head.head == "decoupled"},
         "mean_average_precision": {
             str(head): [round(each.mean_average_precision, 4) for each in known] for head, known in of_head.items()

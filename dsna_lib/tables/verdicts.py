@@ -1,10 +1,10 @@
-"""What trainings say of a claim: one rule, for every table, page and chapter.
+r"""What trainings say of a claim: one rule, for every table, page and chapter.
 
-A claim says that a measure grows from one row to another, or along several rows. The unit is a *training*: another one
-gives another number, and so do other pictures. Both belong into the uncertainty of a difference :math:`D`, the mean
-over trainings of how far the rows lie apart:
+A claim says that a measure grows from one row to another, or along several rows, or is above 0 in one. The unit is a
+*training*: another one gives another number, and so do other pictures. Both belong into the uncertainty of a difference
+:math:`D`, the mean over trainings of how far the rows lie apart:
 
-.. math:: \\mathrm{SE}^2 = \\sum_g s_g^2 / S + \\mathrm{SE}_\\text{pictures}^2
+.. math:: \mathrm{SE}^2 = \sum_g s_g^2 / S + \mathrm{SE}_\text{pictures}^2
 
 :math:`s_g` is the standard deviation, over the S trainings of one setting *g*, of what that setting adds to the
 difference. Two rows of one setting are readings of the same trainings (the expansive and the merged map of one model),
@@ -62,7 +62,7 @@ def compare(rows: Sequence[Evidence], weights: Sequence[float]) -> Comparison:
 
     Args:
         rows: with as many trainings each, measured on the same pictures.
-        weights: of the rows; they sum to 0.
+        weights: of the rows; they sum to 0, or there is one row of weight 1.
 
     Returns:
         The comparison; of a single training interval and p are NaN.
@@ -100,12 +100,15 @@ def compare(rows: Sequence[Evidence], weights: Sequence[float]) -> Comparison:
 def trend(rows: Sequence[Evidence]) -> list[float]:
     """The weights with which :func:`compare` gives the slope along rows, times the way from the first to the last.
 
-    The rows lie at equal distances: what grows evenly from 1 to 5 has a trend of 4. Two rows have their difference.
+    The rows lie at equal distances: what grows evenly from 1 to 5 has a trend of 4. Two rows have their difference, one
+    row itself.
 
     Example:
         >>> trend([0, 1]), trend([0, 1, 2])
         ([-1.0, 1.0], [-1.0, 0.0, 1.0])
     """
+    if len(rows) == 1:
+        return [1.0]
     at = np.linspace(-0.5, 0.5, len(rows))
     return (at / (at**2).sum()).tolist()
 
@@ -155,7 +158,7 @@ def claim_verdicts(table: str, evidence: Callable[[str, str], Evidence | None]) 
         if claim.table == table:
             # Photographs have no masks of parts, and a table may have been made of some rows only.
             rows = [row for title in claim.rows if (row := evidence(title, claim.measure)) is not None]
-            if len(rows) > 1:
+            if len(rows) >= min(2, len(claim.rows)):
                 asked.append((claim, compare(rows, trend(rows))))
     corrected = holm([compared.p for _, compared in asked])
     return [
