@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import fill_results
+import numpy as np
 import pytest
-from pages import claims, costs, evidence, last_run, maps, segmentation, stored
+from pages import claims, costs, evidence, key_figure, last_run, maps, segmentation, stored
 
 from dsna_lib import paper
 from dsna_lib.book import ledger
@@ -55,6 +56,42 @@ def test_pages_state_what_was_measured(page):
     text = (ROOT / page).read_text()
     assert fill_results.filled(text) == text, f"{page} and results/ differ: run python tools/fill_results.py"
     assert "<!-- result" in text
+
+
+def test_the_ledgers_figure_and_file_are_those_of_the_results():
+    assert (ROOT / "book" / "claims.csv").read_text() == claims.claims_csv()
+    drawn_from = key_figure.digest(key_figure.key_claims())
+    for path, content in key_figure.files().items():
+        assert drawn_from in content
+        assert drawn_from in (ROOT / path).read_text(), (
+            f"{path} is older than results/: run python tools/fill_results.py"
+        )
+
+
+def test_the_figure_shows_ten_claims_with_their_intervals():
+    rows = key_figure.key_claims()
+    assert len(rows) == 10
+    for row in rows:
+        row["drawn"] = {"difference": 1.5, "low": 0.5, "high": 2.5, "verdict": "holds"}
+    drawn = key_figure.draw(rows, "light")
+    assert all(row["number"] in drawn for row in rows)
+    assert drawn.count(key_figure.COLORS["holds"]) >= 20  # a mark and an interval each
+    assert key_figure.digest(rows) != key_figure.digest(key_figure.key_claims())
+
+
+def test_the_summary_counts_every_measured_claim_of_the_paper():
+    first, second = claims.summary().strip().split(" Of the ")
+    number = int(first.split()[2])
+    assert sum(int(count) for count in re.findall(r"\b(\d+) (?:hold|are|is|have|has)", first)) == number
+    assert "photographs" in second
+
+
+def test_the_papers_own_difference_is_a_slope_where_the_claim_is_one():
+    known = {claim.text: claims.printed(claim) for claim in paper.CLAIMS}
+    assert known["the expansive map has the higher IoU"] == pytest.approx(42.1 - 39.4)
+    rates = [64.5, 65.7, 67.6, 69.6, 71.6, 74.1]
+    assert known["recall grows with the dropout rate"] == pytest.approx(5 * np.polyfit(range(6), rates, 1)[0])
+    assert known["DSNA's merged map beats CAM in IoU"] is None
 
 
 def test_no_page_with_a_marker_is_forgotten():
