@@ -63,14 +63,15 @@ class Published:
 
 @dataclass(frozen=True)
 class Claim:
-    """A relation between rows of a table.
+    """A relation between rows of a table, or what one of them is claimed to show.
 
     Attributes:
         table: name of the table.
         text: what is claimed.
         measure: the column that it is about.
-        rows: titles of rows along which the measure is claimed to grow at every step.
+        rows: titles of rows along which the measure is claimed to grow; of a single row it is claimed to be above 0.
         source: ``"paper"``, or ``"book"`` for a question that the paper raises but gives no numbers for.
+        key: one of the ten that carry the paper.
     """
 
     table: str
@@ -78,6 +79,7 @@ class Claim:
     measure: str
     rows: tuple[str, ...]
     source: str = "paper"
+    key: bool = False
 
 
 INTERACTIVE, EXTERNAL, LABELS = SUPERVISION = ("interactive", "image labels and external source", "image labels")

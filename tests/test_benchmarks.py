@@ -184,3 +184,11 @@ def test_displacement_of_cells_that_are_known_to_lie_off(right: int) -> None:
     smooth = functional.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)), (192, 192))
     smooth = functional.avg_pool2d(smooth, 17, stride=1, padding=8)
     assert script("displacement").displacement(features, [smooth]) == pytest.approx(2 * right, abs=1)
+
+
+def test_verdicts_on_made_up_trainings():
+    """Firm once in twenty times without a difference, and always where it is large."""
+    verdicts = script("verdicts")
+    for apart in (True, False):
+        assert verdicts.firm_share(3, 0.0, apart, 200) < 0.1
+        assert verdicts.firm_share(3, 20.0, apart, 5) == 1

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import fill_results
+import numpy as np
 import pytest
-from pages import claims, costs, evidence, last_run, maps, segmentation, stored
+from pages import claims, costs, evidence, key_figure, last_run, maps, segmentation, stored
 
 from dsna_lib import paper
 from dsna_lib.book import ledger
@@ -39,9 +40,11 @@ def segmentation_result(*titles: str) -> dict:
     claim = {
         "text": text,
         "source": "paper",
-        "differences": [1.0],
-        "interval": [0.5, 1.5],
-        "verdict": "holds (one training)",
+        "difference": 1.0,
+        "low": 0.5,
+        "high": 1.5,
+        "corrected": 0.012,
+        "verdict": "holds",
     }
     values = {"table": "III", "title": TITLE, "columns": list(mean), "rows": rows, "claims": [claim]}
     how = {"pictures": {"mining": 3398, "train": 3398, "val": 500}, "protocol": "annotations of 224 x 224 input"}
@@ -53,6 +56,42 @@ def test_pages_state_what_was_measured(page):
     text = (ROOT / page).read_text()
     assert fill_results.filled(text) == text, f"{page} and results/ differ: run python tools/fill_results.py"
     assert "<!-- result" in text
+
+
+def test_the_ledgers_figure_and_file_are_those_of_the_results():
+    assert (ROOT / "book" / "claims.csv").read_text() == claims.claims_csv()
+    drawn_from = key_figure.digest(key_figure.key_claims())
+    for path, content in key_figure.files().items():
+        assert drawn_from in content
+        assert drawn_from in (ROOT / path).read_text(), (
+            f"{path} is older than results/: run python tools/fill_results.py"
+        )
+
+
+def test_the_figure_shows_ten_claims_with_their_intervals():
+    rows = key_figure.key_claims()
+    assert len(rows) == 10
+    for row in rows:
+        row["drawn"] = {"difference": 1.5, "low": 0.5, "high": 2.5, "verdict": "holds"}
+    drawn = key_figure.draw(rows, "light")
+    assert all(row["number"] in drawn for row in rows)
+    assert drawn.count(key_figure.COLORS["holds"]) >= 20  # a mark and an interval each
+    assert key_figure.digest(rows) != key_figure.digest(key_figure.key_claims())
+
+
+def test_the_summary_counts_every_measured_claim_of_the_paper():
+    first, second = claims.summary().strip().split(" Of the ")
+    number = int(first.split()[2])
+    assert sum(int(count) for count in re.findall(r"\b(\d+) (?:hold|are|is|have|has)", first)) == number
+    assert "photographs" in second
+
+
+def test_the_papers_own_difference_is_a_slope_where_the_claim_is_one():
+    known = {claim.text: claims.printed(claim) for claim in paper.CLAIMS}
+    assert known["the expansive map has the higher IoU"] == pytest.approx(42.1 - 39.4)
+    rates = [64.5, 65.7, 67.6, 69.6, 71.6, 74.1]
+    assert known["recall grows with the dropout rate"] == pytest.approx(5 * np.polyfit(range(6), rates, 1)[0])
+    assert known["DSNA's merged map beats CAM in IoU"] is None
 
 
 def test_no_page_with_a_marker_is_forgotten():
@@ -68,7 +107,7 @@ def test_what_the_ledger_lists_stands_nowhere_else():
     assert [name for name in listed if f"<!-- results: {name} -->" in others] == []
 
 
-@pytest.mark.parametrize("table", ["claims", "relations", "statements", "definitions", "origins"])
+@pytest.mark.parametrize("table", ["claims", "statements", "definitions", "origins"])
 def test_tables_of_words_are_aligned_to_the_left(table):
     assert set(fill_results.BLOCKS[table]().splitlines()[1].split()) == {"|", "---"}
 
@@ -139,7 +178,9 @@ def test_every_claim_is_listed_whether_measured_or_not(results):
 
 def test_alike_verdicts_stand_together():
     first = [claim for claim in paper.CLAIMS if claim.table == "I"][:2]
-    assert claims.verdicts(first) == ["drawn: holds [I.1, I.2]", "photographs: holds (one training) [I.1, I.2]"]
+    drawn, photographs = claims.verdicts(first)
+    assert drawn.startswith("drawn: ")
+    assert photographs == "photographs: one training: no verdict [I.1, I.2]"
 
 
 def test_photographs_are_not_asked_for_parts():
@@ -157,30 +198,32 @@ def test_table_iii_is_picked_up_when_it_is_there(results, file, name):
     assert "| DSNA, merged | 31.0 | 41.0 | 42.0 | 43.0 |" in segmentation.segmentation("photographs")
     assert "3,398 pictures to mine" in segmentation.segmentation("photographs")
     (line,) = [line for line in claims.claims().splitlines() if line.startswith("| III.6 |")]
-    assert line.endswith(f"| not measured yet | {name}holds (one training): +1.0 (+0.5 to +1.5) |")
+    assert line.endswith(f"| not measured yet | {name}holds: +1.0 (+0.5 to +1.5), p 0.012 |")
     (line,) = [line for line in claims.tables_of_the_paper().splitlines() if "| DSNA, merged |" in line]
     assert line.endswith(f"| 55.4 | not measured yet | {name}43.0 |")
-    assert f"photographs: {name}holds (one training) [III.6]" in claims.statements().replace(
-        "Photographs", "photographs"
-    )
+    assert f"photographs: {name}holds [III.6]" in claims.statements().replace("Photographs", "photographs")
 
 
 def test_several_networks_are_all_named_and_those_that_agree_together(results):
     for file in ("vgg16", "efficientnet_lite0"):
         content = segmentation_result("DSNA, expansive", "DSNA, merged")
         (results / f"table_III_voc_{file}.json").write_text(json.dumps(content))
-    assert "Photographs: VGG-16 and EfficientNet-lite0: holds (one training) [III.6]" in claims.statements()
-    content["values"]["claims"][0]["verdict"] = "does not hold"
+    assert "Photographs: VGG-16 and EfficientNet-lite0: holds [III.6]" in claims.statements()
+    content["values"]["claims"][0]["verdict"] = "contradicted"
     (results / "table_III_voc_efficientnet_lite0.json").write_text(json.dumps(content))
     (line,) = [line for line in claims.claims().splitlines() if line.startswith("| III.6 |")]
-    assert "| VGG-16: holds (one training): +1.0 (+0.5 to +1.5); EfficientNet-lite0: does not hold: +1.0" in line
+    assert "| VGG-16: holds: +1.0 (+0.5 to +1.5), p 0.012; EfficientNet-lite0: contradicted: +1.0" in line
 
 
 def test_better_annotations_and_better_masks(results):
     assert evidence.annotations_and_masks() is None
-    titles = ("AE, step 1", "AE, step 2", "AE, step 3")
-    (results / "table_III_minivoc.json").write_text(json.dumps(segmentation_result(*titles)))
-    assert evidence.annotations_and_masks().endswith("drawn +1.00 over 3 rows")
+    content = segmentation_result("AE, step 1", "AE, step 2", "AE, step 3")
+    rows = content["values"]["rows"]
+    (results / "table_III_minivoc.json").write_text(json.dumps(content))
+    assert evidence.annotations_and_masks() is None  # a rank correlation over three rows says nothing
+    rows *= 3
+    (results / "table_III_minivoc.json").write_text(json.dumps(content))
+    assert evidence.annotations_and_masks().endswith("drawn +1.00 over 9 rows")
 
 
 # --- results that are older than the library

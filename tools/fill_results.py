@@ -5,6 +5,8 @@ function of that name in ``tools/pages/``, or from the file of that name where i
 sentence, ``<!-- result: FILE PATH -->`` and ``<!-- / -->`` enclose one number of ``results/FILE.json``: PATH leads to
 it through keys, and through the titles of a table's rows, as in ``values/rows/merged/mean/iou``.
 
+Beside the pages, it writes the ledger's figure and its table as a file.
+
     python tools/fill_results.py            # write
     python tools/fill_results.py --check    # exit 1 where a page and the results differ
 """
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pages import claims, costs, last_run, maps, models, segmentation, stored
+from pages import claims, costs, key_figure, last_run, maps, models, segmentation, stored
 
 from dsna_lib.tables.render import cell, render_table
 
@@ -62,16 +64,26 @@ def filled(text: str) -> str:
     return NUMBER.sub(lambda place: place[1] + number(place[2], place[3]) + place[4], text)
 
 
+def same(path: str, old: str, new: str) -> bool:
+    """Whether a file states what is stored. A figure says what it was drawn from; versions may draw it otherwise."""
+    if path.endswith(".svg"):
+        return key_figure.digest(key_figure.key_claims()) in old
+    return old == new
+
+
 def main() -> int:
     """Run from the command line; returns the exit code."""
     check = "--check" in sys.argv
+    made = {page: filled((stored.ROOT / page).read_text(encoding="utf-8")) for page in PAGES}
+    made |= {"book/claims.csv": claims.claims_csv()} | key_figure.files()
     stale = []
-    for page in map(stored.ROOT.joinpath, PAGES):
-        text = page.read_text(encoding="utf-8")
-        if filled(text) != text:
-            stale.append(page.relative_to(stored.ROOT))
+    for name, text in made.items():
+        path = stored.ROOT / name
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if not same(name, old, text):
+            stale.append(name)
             if not check:
-                page.write_text(filled(text), encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
     for name in stale:
         print(f"{name}: {'differs from results/' if check else 'filled'}")
     return int(bool(stale) and check)

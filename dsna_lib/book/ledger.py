@@ -92,13 +92,13 @@ def _entry(kind: Any, content: dict[str, Any], where: str) -> Any:
 def claim_numbers() -> dict[Claim, str]:
     """Each of :data:`dsna_lib.paper.CLAIMS` to its number in the ledger: its table and its place there.
 
-    S is the single stream; M and P are the book's own tables of methods and of parts.
+    S is the single stream; M, P and R are the book's own tables of methods, of parts and of readings (sensitivity).
 
     Example:
         >>> list(claim_numbers().values())[:2]
         ['I.1', 'I.2']
     """
-    short = {"single-stream": "S", "methods": "M", "parts": "P"}
+    short = {"single-stream": "S", "methods": "M", "parts": "P", "sensitivity": "R"}
     places: defaultdict[str, count[int]] = defaultdict(lambda: count(1))
     return {claim: f"{short.get(claim.table, claim.table)}.{next(places[claim.table])}" for claim in paper.CLAIMS}
 

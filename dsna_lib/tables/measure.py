@@ -68,7 +68,11 @@ MAPS_OF: dict[str, tuple[str, ...]] = {
 }
 
 
-PER_PROTOCOL = ("counts", "curves", "coverage", "similarity")  # of a measurement
+PARTS = ("part", "rest", "whole")  # columns of the coverage
+SMALL, LARGE = 0.05, 0.2  # an object is small below this share of its picture, and large above that
+POOLED = ("precision", "recall", "iou")  # measures of all pictures' counts together
+SINGLE = ("objects", "area", "weight", "mean_average_precision")  # of a measurement, as are those of each protocol
+PER_PROTOCOL = ("counts", "curves", "coverage", "extent", "similarity")
 
 
 @dataclass
@@ -83,8 +87,10 @@ class Measurement:
         coverage: likewise ``(K, 3)``: which share of a class's telling part, of the rest of it, and of the whole the
             map covers above the paper's threshold; one row for each of the K pairs of a picture and a class that it
             shows. NaN where there is none (photographs have no part masks).
+        extent: likewise ``(len(THRESHOLDS), K, 3)``, at each threshold.
         similarity: likewise ``(P,)``: how alike the maps of two classes are that one picture shows, in 0..1, for all P
             such pairs; see :func:`dsna_lib.maps.similarities`.
+        objects: ``(K, 2)`` the places of picture and class.
         area: ``(K,)`` the class's share of its picture, in 0..1.
         weight: ``(K,)`` p-hat of Eq. 11.
         mean_average_precision: of the classifier, in 0..1.
@@ -93,7 +99,9 @@ class Measurement:
     counts: dict[MapProtocol, np.ndarray]
     curves: dict[MapProtocol, np.ndarray]
     coverage: dict[MapProtocol, np.ndarray]
+    extent: dict[MapProtocol, np.ndarray]
     similarity: dict[MapProtocol, np.ndarray]
+    objects: np.ndarray
     area: np.ndarray
     weight: np.ndarray
     mean_average_precision: float
@@ -102,35 +110,107 @@ class Measurement:
         """The measures of a table's row, in percent, under a policy of :class:`~dsna_lib.metrics.ConfusionMatrix`.
 
         Returns:
-            ``precision``, ``recall`` and ``iou``, means over classes with background; ``part``, ``rest`` and
-            ``whole``, the mean coverage; ``oracle_iou`` and ``oracle_threshold`` (0..1): IoU at the threshold that
-            is best for *these* pictures' ground truth. No method may choose it so; it bounds what one could gain.
+            ``precision``, ``recall`` and ``iou``, means over classes with background; the means of what
+            :meth:`of_objects` gives; ``oracle_iou`` and ``oracle_threshold`` (0..1): IoU at the threshold that is best
+            for *these* pictures' ground truth. No method may choose it so; it bounds what one could gain.
             ``similarity``, the mean over pairs of classes; of pictures that show several classes ``several_iou`` and
-            ``confused``, the share of object pixels that the annotation gives to another class. Those after the first
-            three of plain protocols only, and what nothing is known of is left out: photographs have no parts.
+            ``confused``, the share of object pixels that the annotation gives to another class. Oracles, similarity
+            and what follows it of plain protocols only; what nothing is known of is left out.
         """
         scores = matrix_of(self.counts[protocol].sum(axis=0), void).summary()
+        for name, shares in self.of_objects(protocol).items():
+            if np.isfinite(shares).any():
+                scores[name] = round(100 * float(np.nanmean(shares)), 2)
         if protocol in self.curves:
-            for name, shares in zip(("part", "rest", "whole"), self.coverage[protocol].T, strict=True):
-                known = shares[np.isfinite(shares)]
-                if len(known):
-                    scores[name] = round(100 * float(known.mean()), 2)
-            curve = [100 * matrix_of(counts, void).mean_iou for counts in self.curves[protocol]]
-            best = int(np.nanargmax(curve))
             if len(self.similarity[protocol]):
                 scores["similarity"] = round(100 * float(self.similarity[protocol].mean()), 2)
                 scores |= several_classes(self.counts[protocol], void)
-            scores |= {"oracle_iou": round(curve[best], 2), "oracle_threshold": THRESHOLDS[best]}
+            best, iou = self._best(protocol, void)
+            scores |= {"oracle_iou": round(iou, 2), "oracle_threshold": THRESHOLDS[best]}
         return {name: value for name, value in scores.items() if np.isfinite(value)}
 
+    def of_objects(self, protocol: MapProtocol) -> dict[str, np.ndarray]:
+        """Measures of each pair of a picture and a class that it shows: name to ``(K,)``, in 0..1, NaN without any.
+
+        Returns:
+            ``precision_small``, ``precision_large``, ``recall_small`` and ``recall_large``, of a small or large class's
+            own pixels in its picture. Of plain protocols ``part``, ``rest`` and ``whole``, the coverage;
+            ``telling``, by how much more of the part is covered than of the rest, and ``telling_oracle``, the same at
+            the threshold of ``oracle_iou``.
+        """
+        hit, own, marked = self._pixels(protocol)
+        known = {}
+        for size, inside in (("small", self.area < SMALL), ("large", self.area >= LARGE)):
+            known[f"precision_{size}"] = np.where(inside & (marked > 0), hit / np.maximum(marked, 1), np.nan)
+            known[f"recall_{size}"] = np.where(inside, hit / own, np.nan)
+        if protocol in self.curves:
+            part, rest, whole = self.coverage[protocol].T
+            at_best = self.extent[protocol][self._best(protocol)[0]]
+            known |= {"part": part, "rest": rest, "whole": whole, "telling": part - rest}
+            known["telling_oracle"] = at_best[:, 0] - at_best[:, 1]
+        return known
+
+    def without(self, protocol: MapProtocol, name: str, void: str = "false_negative") -> np.ndarray:
+        """One of the :meth:`scores` with each of the N pictures left out: ``(N,)``, in percent.
+
+        Raises:
+            KeyError: a measure that is no mean over pictures or objects.
+        """
+        counts = self.counts[protocol]
+        if name in POOLED:
+            whole = counts.sum(axis=0)
+            return np.array([100 * getattr(matrix_of(whole - each, void), f"mean_{name}") for each in counts])
+        shares, picture = self.of_objects(protocol)[name], self.objects[:, 0]
+        known = np.isfinite(shares)
+        own, objects = (np.bincount(picture[known], each, len(counts)) for each in (shares[known], None))
+        with np.errstate(invalid="ignore"):  # of the only picture nothing is left
+            return 100 * (shares[known].sum() - own) / (known.sum() - objects)
+
+    def by_size(self, protocol: MapProtocol, edges: Sequence[float]) -> list[dict[str, float]]:
+        """Precision, recall and IoU of single objects, in percent, over their share of the picture.
+
+        Returns:
+            For each bin between two edges, with objects: ``low``, ``high``, ``objects``, and the means.
+        """
+        (hit, own, marked), rows = self._pixels(protocol), []
+        for low, high in pairwise(edges):
+            inside = (self.area >= low) & (self.area < high)
+            if inside.any():
+                some = inside & (marked > 0)
+                means = {
+                    "precision": (hit[some] / marked[some]).mean() if some.any() else 0.0,
+                    "recall": (hit / own)[inside].mean(),
+                    "iou": (hit / (own + marked - hit))[inside].mean(),
+                }
+                rounded = {name: round(100 * float(value), 2) for name, value in means.items()}
+                rows.append({"low": low, "high": high, "objects": int(inside.sum())} | rounded)
+        return rows
+
+    def _pixels(self, protocol: MapProtocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each object ``(K,)``: pixels that are both its own and marked as its class, its own, and those marked."""
+        (picture, kind), counts = self.objects.T, self.counts[protocol]
+        own, marked = counts[picture, kind + 1], counts[picture, :, kind + 1]  # by what is marked; by what it is
+        return counts[picture, kind + 1, kind + 1], own.sum(axis=1), marked.sum(axis=1)
+
+    def _best(self, protocol: MapProtocol, void: str = "false_negative") -> tuple[int, float]:
+        """The place of the threshold with the highest IoU, and that in percent."""
+        curve = [100 * matrix_of(counts, void).mean_iou for counts in self.curves[protocol]]
+        best = int(np.nanargmax(curve))
+        return best, curve[best]
+
     def curve(self, protocol: MapProtocol) -> dict[str, list[float]]:
-        """Precision, recall and IoU in percent at each of :data:`THRESHOLDS`."""
+        """Precision, recall and IoU in percent at each of :data:`THRESHOLDS`, and the coverage of parts, if known."""
         points = [matrix_of(counts).summary() for counts in self.curves[protocol]]
-        return {"threshold": list(THRESHOLDS)} | {name: [point[name] for point in points] for name in points[0]}
+        curves = {name: [point[name] for point in points] for name in points[0]}
+        for name, shares in zip(PARTS, np.moveaxis(self.extent[protocol], 2, 0), strict=True):
+            known = shares[:, np.isfinite(shares).all(axis=0)]
+            if known.size:
+                curves[name] = [round(100 * float(each.mean()), 2) for each in known]
+        return {"threshold": list(THRESHOLDS)} | curves
 
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz`` file, atomically."""
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("area", "weight", "mean_average_precision")}
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in SINGLE}
         for what in PER_PROTOCOL:
             arrays |= {f"{what}|{astuple(p)}": array for p, array in getattr(self, what).items()}
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
@@ -226,15 +306,16 @@ def measure(
     classes, thresholds = pictures.num_classes + 1, (foreground_threshold, background_threshold)
     counts: dict[MapProtocol, list[np.ndarray]] = {protocol: [] for protocol in protocols}
     curves = {protocol: np.zeros((len(THRESHOLDS), classes, classes + 1), np.int64) for protocol in plain}
-    coverage: dict[MapProtocol, list[list[float]]] = {protocol: [] for protocol in plain}
+    covered: dict[MapProtocol, list[np.ndarray]] = {protocol: [] for protocol in plain}
     similarity: dict[MapProtocol, list[float]] = {protocol: [] for protocol in plain}
-    areas, weights, scores = [], [], []
+    objects, areas, weights, scores = [], [], [], []
     how = {"batch_size": batch_size, "precision": precision, "scales": scales, "flip": flip}
     for at_scale in _passes(model, pictures, protocols, size, **how):
         usual = at_scale[1.0]
         record, truth = pictures.records[usual.index], read_mask(masks[usual.index], usual.size, classes - 1)
         part = np.zeros_like(truth) if record.part is None else read_mask(record.part, usual.size, classes - 1)
         shown = [c for c in record.labels if (truth == c + 1).any()]
+        objects += [(usual.index, c) for c in shown]
         areas += [float((truth == c + 1).mean()) for c in shown]
         weights += maps.score_weight(usual.scores)[shown].tolist()
         scores.append(usual.scores.cpu())
@@ -249,13 +330,18 @@ def measure(
                     regions = annotate.regions(cues, threshold, background_threshold)
                     curves[protocol][k] += counts_of(annotate.combine(*regions, record.labels).cpu(), truth, classes)
                 similarity[protocol] += maps.similarities(planes[shown]).tolist()
-                for c in shown:
-                    coverage[protocol].append(_covered(planes[c], truth == c + 1, part == c + 1, foreground_threshold))
+                at = (foreground_threshold, *THRESHOLDS)
+                covered[protocol] += [_covered(planes[c], truth == c + 1, part == c + 1, at) for c in shown]
+    shares = {
+        protocol: np.array(each, np.float32).reshape(-1, 1 + len(THRESHOLDS), 3) for protocol, each in covered.items()
+    }
     return Measurement(
         {protocol: np.stack(each).astype(np.int32) for protocol, each in counts.items()},
         curves,
-        {protocol: np.array(rows, np.float32).reshape(-1, 3) for protocol, rows in coverage.items()},
+        {protocol: each[:, 0] for protocol, each in shares.items()},
+        {protocol: np.moveaxis(each[:, 1:], 1, 0) for protocol, each in shares.items()},
         {protocol: np.array(pairs, np.float32) for protocol, pairs in similarity.items()},
+        np.array(objects, np.int64).reshape(-1, 2),
         np.array(areas, np.float32),
         np.array(weights, np.float32),
         float(np.nanmean(average_precision(torch.stack(scores), pictures.targets()))),
@@ -289,12 +375,14 @@ def _averaged(at_scale: dict[float, PictureMaps], protocol: MapProtocol) -> Tens
     return maps.mean_on_grid([at_scale[s].maps[protocol.map][None] for s in protocol.scales], grid)[0]
 
 
-def _covered(plane: Tensor, whole: np.ndarray, part: np.ndarray, threshold: float) -> list[float]:
-    """Shares of the part, of the rest and of the whole that lie above the threshold; NaN of nothing."""
-    region = min_max(annotate.resize(plane[None], whole.shape))[0].cpu().numpy() > threshold
+def _covered(plane: Tensor, whole: np.ndarray, part: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Shares of the part, of the rest and of the whole that lie above each threshold, ``(T, 3)``; NaN of nothing."""
+    values = min_max(annotate.resize(plane[None], whole.shape))[0].cpu().numpy()
     part = part & whole
     rest = whole & ~part if part.any() else np.zeros_like(whole)
-    return [float(region[mask].mean()) if mask.any() else float("nan") for mask in (part, rest, whole)]
+    masks, nothing = (part, rest, whole), np.full(len(thresholds), np.nan)
+    shares = [(values[mask] > np.array(thresholds)[:, None]).mean(axis=1) if mask.any() else nothing for mask in masks]
+    return np.stack(shares, axis=1)
 
 
 def weight_by_size(area: np.ndarray, weight: np.ndarray, edges: Sequence[float]) -> list[dict[str, float]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
 from dsna_lib.config.tables import Form
 from dsna_lib.tables.definitions import TableError
 
@@ -96,14 +94,22 @@ def _spread(mean: float | None, std: float | None) -> str:
 
 
 def render_difference(claim: Mapping[str, Any]) -> str:
-    """By how many points a claim holds: the mean, and the interval or else the least and the largest of the seeds."""
-    each = claim["differences"]
-    low, high = claim.get("interval") or (min(each), max(each))
-    return f"{float(np.mean(each)):+.1f} ({low:+.1f} to {high:+.1f})"
+    """By how many points a claim holds: the mean over trainings, and the interval where there are several."""
+    said = f"{claim['difference']:+.1f}"
+    return said if claim["low"] is None else f"{said} ({claim['low']:+.1f} to {claim['high']:+.1f})"
+
+
+def render_chance(claim: Mapping[str, Any]) -> str:
+    """The corrected p of a claim; a dash without one."""
+    p = claim["corrected"]
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def render_claims(values: Mapping[str, Any]) -> str:
     """A Markdown table of the claims that a table's values answer; empty without any."""
-    rows = [[claim["text"], claim["source"], render_difference(claim), claim["verdict"]] for claim in values["claims"]]
-    head = ["claim", "whose", "by how many points", "here"]
+    rows = [
+        [claim["text"], claim["source"], render_difference(claim), render_chance(claim), claim["verdict"]]
+        for claim in values["claims"]
+    ]
+    head = ["claim", "whose", "by how many points", "p", "here"]
     return markdown(head, rows, words=("whose", "here")) if rows else ""

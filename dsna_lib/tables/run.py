@@ -29,7 +29,7 @@ from dsna_lib.methods.base import thresholds
 from dsna_lib.tables import measure
 from dsna_lib.tables.definitions import Table, TableError, protocols_of
 from dsna_lib.tables.measure import Measurement
-from dsna_lib.tables.verdicts import claim_verdicts
+from dsna_lib.tables.verdicts import Evidence, claim_verdicts
 from dsna_lib.training import train_once
 
 SIZES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 1.01)  # bins of an object's share of its picture
@@ -174,17 +174,18 @@ def summarize(table: Table, measurements: Mapping[Unit, Measurement], seeds: int
     """What a table says, in plain numbers, by the measurements of every head and seed of its rows.
 
     Returns:
-        ``rows`` (``title``, ``paper``, ``mean``, ``std`` over seeds, and ``seeds``), ``claims``, ``curves`` over the
-        foreground threshold, ``weight`` of Eq. 11 by size of object, ``mean_average_precision`` of the classifiers.
+        ``rows`` (``title``, ``paper``, ``mean``, ``std`` over seeds, and ``seeds``), ``claims``; of each training
+        ``curves`` over the foreground threshold and ``sizes`` over that of objects; ``weight`` of Eq. 11 by size of
+        object, ``mean_average_precision`` of the classifiers.
     """
     of_head = {row.head: [measurements[Unit(row.head, seed)] for seed in range(seeds)] for row in table.rows}
-    columns, rows, counts, curves = (*table.columns, "oracle_threshold"), [], {}, {}
+    columns, rows, curves, sizes = (*table.columns, "oracle_threshold"), [], {}, {}
     for row in table.rows:
         trainings = of_head[row.head]
         scores = [each.scores(row.protocol, row.void) for each in trainings]
         wanted = [{name: score[name] for name in columns if name in score} for score in scores]
         rows.append({"title": row.title, "paper": dict(row.paper)} | over_seeds(wanted))
-        counts[row.title] = trainings[0].counts[row.protocol]
+        sizes[row.title] = [each.by_size(row.protocol, SIZES) for each in trainings]
         if row.protocol in trainings[0].curves:
             curves[row.title] = [each.curve(row.protocol) for each in trainings]
     return {
@@ -192,13 +193,28 @@ def summarize(table: Table, measurements: Mapping[Unit, Measurement], seeds: int
         "title": table.title,
         "columns": list(table.columns),
         "rows": rows,
-        "claims": claim_verdicts(table.name, rows, counts),
+        "claims": claim_verdicts(table.name, partial(_evidence, table, of_head)),
         "curves": curves,
+        "sizes": sizes,
         "weight": {str(head): _weight(known) for head, known in of_head.items() if head.head == "decoupled"},
         "mean_average_precision": {
             str(head): [round(each.mean_average_precision, 4) for each in known] for head, known in of_head.items()
         },
     }
+
+
+def _evidence(
+    table: Table, of_head: Mapping[HeadConfig, Sequence[Measurement]], title: str, measure: str
+) -> Evidence | None:
+    """Of a row and a measure, or None; rows of one head are readings of the same trainings."""
+    for row in table.rows:
+        if row.title == title:
+            scores = [each.scores(row.protocol, row.void).get(measure) for each in of_head[row.head]]
+            if None in scores:
+                return None
+            without = [each.without(row.protocol, measure, row.void) for each in of_head[row.head]]
+            return Evidence(str(row.head), np.array(scores), np.stack(without))
+    return None
 
 
 def over_seeds(each: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from dsna_lib.segmentation.networks import SegmentationModel
 from dsna_lib.segmentation.training import train_once
 from dsna_lib.tables.measure import counts_of, matrix_of, require_masks
 from dsna_lib.tables.run import Experiment, Result, over_seeds, with_trainings
-from dsna_lib.tables.verdicts import claim_verdicts
+from dsna_lib.tables.verdicts import Evidence, claim_verdicts
 
 TITLE = TITLES["III"]
 COLUMNS = ("annotation", "single", "multi", "iou", "object", "share")
@@ -188,13 +188,22 @@ def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: in
         printed = {} if method.paper is None else {"iou": method.paper}
         per_class = _per_class(trainings, ("background", *val.class_names))
         rows.append({"title": method.title, "paper": printed} | columns | {"per_class": per_class})
-    counts = {method.title: scores[Unit(method, 0)].counts["iou"] for method in methods}
+
+    def evidence(title: str, measure: str) -> Evidence | None:
+        """Of a row: its networks are its own, whatever their annotations share."""
+        counts = [scores[Unit(m, seed)].counts[measure] for m in methods if m.title == title for seed in range(seeds)]
+        if not counts:
+            return None
+        without = [[100 * matrix_of(each.sum(axis=0) - one).mean_iou for one in each] for each in counts]
+        own = [100 * matrix_of(each.sum(axis=0)).mean_iou for each in counts]
+        return Evidence(title, np.array(own), np.array(without))
+
     return {
         "table": "III",
         "title": TITLE,
         "columns": [name for name in COLUMNS if any(name in row["mean"] for row in rows)],
         "rows": rows,
-        "claims": claim_verdicts("III", rows, counts),
+        "claims": claim_verdicts("III", evidence),
     }
 
 

@@ -177,7 +177,9 @@ def test_the_background_threshold_is_that_of_the_curve_too(pictures, measured):
 def test_what_nothing_is_known_of_is_no_measure(measured):
     """These pictures have no masks of parts."""
     assert np.isnan(measured.coverage[MERGED][:, :2]).all()
-    assert list(measured.scores(MERGED)) == ["precision", "recall", "iou", "whole", "oracle_iou", "oracle_threshold"]
+    assert not {"part", "rest", "telling", "telling_oracle"} & set(measured.scores(MERGED))
+    assert not {"part", "rest"} & set(measured.curve(MERGED))
+    assert {"whole", "oracle_iou"} < set(measured.scores(MERGED))
 
 
 def test_a_higher_threshold_never_finds_more_foreground(measured):
@@ -202,7 +204,7 @@ def test_void_policies_share_the_counts(measured):
 
 
 def test_other_protocols_have_no_curve(measured):
-    assert set(measured.scores(MapProtocol("mean"))) == {"precision", "recall", "iou"}
+    assert not {"whole", "oracle_iou", "similarity"} & set(measured.scores(MapProtocol("mean")))
 
 
 def test_covered_shares_by_hand():
@@ -210,10 +212,70 @@ def test_covered_shares_by_hand():
     plane[0] = 1.0  # min-max leaves it; the first row lies above the threshold
     whole, part = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     whole[:2], part[0, :2], part[3, 3] = True, True, True  # one part pixel is hidden by another animal
-    assert measure._covered(plane, whole, part, 0.2) == [1.0, 2 / 6, 0.5]
-    shares = measure._covered(plane, whole, np.zeros((4, 4), bool), 0.2)
+    assert measure._covered(plane, whole, part, [0.2, 1]).tolist() == [[1.0, 2 / 6, 0.5], [0, 0, 0]]
+    (shares,) = measure._covered(plane, whole, np.zeros((4, 4), bool), [0.2])
     assert np.isnan(shares[:2]).all()
     assert shares[2] == 0.5
+
+
+def by_hand(shares=((0.5, 0.25, 0.3), (1.0, np.nan, 1.0))) -> Measurement:
+    """Two pictures of 100 pixels: a small red object that is half found, and a large green one."""
+    counts = np.zeros((2, 4, 5), int)
+    counts[0, 1], counts[0, 0] = [1, 2, 0, 0, 1], [90, 6, 0, 0, 0]
+    counts[1, 2], counts[1, 0] = [20, 0, 30, 0, 0], [48, 0, 0, 2, 0]
+    coverage = np.array(shares, np.float32)
+    extent = np.broadcast_to(coverage, (len(measure.THRESHOLDS), 2, 3))
+    curves = np.broadcast_to(counts.sum(axis=0), (len(measure.THRESHOLDS), 4, 5))
+    where = {MERGED: np.zeros(0)}
+    objects, area = np.array([[0, 0], [1, 1]]), np.array([0.04, 0.5])
+    return Measurement(
+        {MERGED: counts}, {MERGED: curves}, {MERGED: coverage}, {MERGED: extent}, where, objects, area, area, 1.0
+    )
+
+
+def test_measures_of_single_objects_by_hand():
+    scores = by_hand().scores(MERGED)
+    assert (scores["precision_small"], scores["recall_small"]) == (25, 50)
+    assert (scores["precision_large"], scores["recall_large"]) == (100, 60)
+    assert (scores["telling"], scores["telling_oracle"], scores["whole"]) == (25, 25, 65)
+    small, large = by_hand().by_size(MERGED, (0, 0.1, 0.2, 1.01))
+    assert small == {"low": 0, "high": 0.1, "objects": 1, "precision": 25, "recall": 50, "iou": 20}
+    assert (large["low"], large["objects"], large["iou"]) == (0.2, 1, 60)
+
+
+def test_an_object_that_is_not_marked_at_all_has_no_precision():
+    measured = by_hand()
+    measured.counts[MERGED][0, :, 0] += measured.counts[MERGED][0, :, 1]
+    measured.counts[MERGED][0, :, 1] = 0
+    assert "precision_small" not in measured.scores(MERGED)
+    assert measured.scores(MERGED)["recall_small"] == 0
+    assert measured.by_size(MERGED, (0, 0.1))[0]["precision"] == 0
+
+
+def test_without_the_only_picture_nothing_is_known():
+    np.testing.assert_array_equal(by_hand().without(MERGED, "recall_small"), [np.nan, 50])
+
+
+@pytest.mark.parametrize("name", ["precision", "recall", "iou", "recall_large", "whole"])
+def test_scores_without_a_picture_are_those_of_the_others(measured, name):
+    measured = replace(measured, area=np.full_like(measured.area, 0.3))
+    without = measured.without(MERGED, name)
+    count = len(without)
+    assert count == 5
+    for left_out in range(count):
+        kept = [place for place in range(count) if place != left_out]
+        inside = measured.objects[:, 0] != left_out
+        objects = measured.objects[inside].copy()
+        objects[:, 0] -= objects[:, 0] > left_out
+        others = replace(
+            measured,
+            counts={MERGED: measured.counts[MERGED][kept]},
+            coverage={MERGED: measured.coverage[MERGED][inside]},
+            extent={MERGED: measured.extent[MERGED][:, inside]},
+            objects=objects,
+            area=measured.area[inside],
+        )
+        assert without[left_out] == pytest.approx(others.scores(MERGED)[name], abs=0.006)
 
 
 def test_part_masks_are_read(pictures, tmp_path):
@@ -274,6 +336,7 @@ def test_what_is_saved_comes_back(measured, tmp_path):
         assert set(mine) == set(other)
         for protocol in mine:
             np.testing.assert_array_equal(mine[protocol], other[protocol])
+    np.testing.assert_array_equal(again.objects, measured.objects)
     np.testing.assert_array_equal(again.area, measured.area)
     np.testing.assert_array_equal(again.weight, measured.weight)
     assert again.mean_average_precision == measured.mean_average_precision

@@ -15,14 +15,12 @@ VALUES = {
         {"title": "b", "paper": {}, "mean": {"precision": 60.0, "iou": 41.0}, "std": {"precision": None, "iou": None}},
     ],
     "claims": [
-        {"text": "b beats a", "source": "paper", "differences": [1.0, 3.0], "verdict": "holds"},
-        {
-            "text": "a ties b",
-            "source": "book",
-            "differences": [0.2],
-            "interval": [-1.0, 1.5],
-            "verdict": "not separated",
-        },
+        {"text": "b beats a", "source": "paper", "difference": 2.0, "low": 1.0, "high": 3.0, "corrected": 0.0004}
+        | {"verdict": "holds"},
+        {"text": "a ties b", "source": "book", "difference": 0.2, "low": -1.0, "high": 1.5, "corrected": 0.61}
+        | {"verdict": "not separated"},
+        {"text": "c beats a", "source": "book", "difference": -4.0, "low": None, "high": None, "corrected": None}
+        | {"verdict": "one training: no verdict"},
     ],
 }
 
@@ -35,9 +33,10 @@ def test_markdown():
         "| b | 60.0 | 41.0 | - |",
     ]
     assert render.render_claims(VALUES).splitlines()[1:] == [
-        "| --- | --- | ---: | --- |",
-        "| b beats a | paper | +2.0 (+1.0 to +3.0) | holds |",
-        "| a ties b | book | +0.2 (-1.0 to +1.5) | not separated |",
+        "| --- | --- | ---: | ---: | --- |",
+        "| b beats a | paper | +2.0 (+1.0 to +3.0) | < 0.001 | holds |",
+        "| a ties b | book | +0.2 (-1.0 to +1.5) | 0.610 | not separated |",
+        "| c beats a | book | -4.0 | - | one training: no verdict |",
     ]
     assert render.render_claims({"claims": []}) == ""
 

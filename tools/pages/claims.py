@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from dsna_lib import paper
 from dsna_lib.book import exhibits, ledger
+from dsna_lib.tables.definitions import TABLES
 from dsna_lib.tables.render import cell
+from dsna_lib.tables.verdicts import trend
 from pages.evidence import EVIDENCE
 from pages.maps import TRIPLE, judged
 from pages.stored import (
     PICTURE_KINDS,
     ROOT,
     UNMEASURED,
+    USUAL_NETWORK,
     answers_to,
     by_network,
     in_one_text,
@@ -21,6 +28,14 @@ from pages.stored import (
     text_table,
     unmeasured,
 )
+
+IN_WORDS = {"drawn": "drawn pictures", "photographs": "photographs"}
+WORDS = {  # what several, and what one of them does
+    "holds": ("hold", "holds"),
+    "contradicted": ("are contradicted", "is contradicted"),
+    "not separated": ("are not separated", "is not separated"),
+    "no verdict": ("have no verdict", "has no verdict"),
+}
 
 
 def chapter_link(number: str | None) -> str | None:
@@ -86,8 +101,21 @@ def tables_of_the_paper() -> str:
     return text_table(["table", "chapter", "row", "paper", *PICTURE_KINDS], rows)
 
 
+def printed(claim: paper.Claim) -> float | None:
+    """The difference that the paper's own numbers have, in points; None where it prints none."""
+    if claim.table == "III":
+        scores = {title: {"iou": miou} for title, miou in paper.MIOU.items()}
+    else:
+        table = TABLES.get(claim.table)
+        scores = {row.title: dict(row.paper) for row in table.rows} if table else {}
+    numbers = [scores.get(title, {}).get(claim.measure) for title in claim.rows]
+    if claim.source != "paper" or None in numbers:
+        return None
+    return float(np.dot(trend(numbers), numbers))
+
+
 def claims() -> str:
-    """Every claim: by how much it holds, and the verdict, on each kind of pictures."""
+    """Every claim: by how much it holds in the paper's numbers and here, and the verdict, on each kind of pictures."""
     rows = []
     for claim, number in ledger.claim_numbers().items():
         answers = [
@@ -95,8 +123,48 @@ def claims() -> str:
             or unmeasured(claim.table, pictures)
             for pictures in PICTURE_KINDS
         ]
-        rows.append([number, claim.text, claim.source, *answers])
-    return text_table(["number", "claim", "whose", *PICTURE_KINDS], rows)
+        theirs = printed(claim)
+        rows.append([number, claim.text, claim.source, "-" if theirs is None else f"{theirs:+.1f}", *answers])
+    return text_table(["number", "claim", "whose", "the paper's difference", *PICTURE_KINDS], rows)
+
+
+def claims_csv() -> str:
+    """The same as a file, a line for each claim, kind of pictures and network that measured it."""
+    file = io.StringIO()
+    names = ("difference", "low", "high", "p", "corrected", "trainings", "verdict")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["number", "claim", "source", "paper", "pictures", "network", *names])
+    for claim, number in ledger.claim_numbers().items():
+        theirs = printed(claim)
+        for pictures in PICTURE_KINDS:
+            for network, each in answers_to(claim, pictures).items():
+                said = ["" if each[name] is None else each[name] for name in names]
+                known = "" if theirs is None else round(theirs, 2)
+                writer.writerow([number, claim.text, claim.source, known, pictures, network, *said])
+    return file.getvalue()
+
+
+def summary() -> str:
+    """How the paper's own claims fared, in a sentence for each kind of pictures."""
+    sentences = []
+    for pictures in PICTURE_KINDS:
+        given = [
+            each["verdict"]
+            for claim in paper.CLAIMS
+            if claim.source == "paper" and (each := answers_to(claim, pictures).get(USUAL_NETWORK[pictures]))
+        ]
+        known = {said: given.count(said) for said in ("holds", "contradicted", "not separated")}
+        counts = [f"{number} {WORDS[said][number == 1]}" for said, number in known.items() if number]
+        if rest := len(given) - sum(known.values()):
+            counts.append(f"{rest} {WORDS['no verdict'][rest == 1]}, for want of trainings")
+        sentences.append(
+            f"Of the {len(given)} claims of the paper measured on {IN_WORDS[pictures]}, {_listed(counts)}."
+        )
+    return " ".join(sentences) + "\n"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def statements() -> str:
@@ -135,5 +203,6 @@ def verdicts(several: Sequence[paper.Claim]) -> list[str]:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    block.__name__: block for block in (definitions, figures_of_the_paper, tables_of_the_paper, claims, statements)
+    block.__name__: block
+    for block in (definitions, figures_of_the_paper, tables_of_the_paper, claims, summary, statements)
 }

@@ -8,10 +8,11 @@ from functools import partial
 from scipy.stats import spearmanr
 
 from dsna_lib import paper
-from dsna_lib.tables.verdicts import verdict
 from pages.costs import PRECISIONS, pass_times
-from pages.maps import judged, table1_rows
+from pages.maps import table1_rows
 from pages.stored import DATA, PICTURE_KINDS, by_network, in_one_text, read, row_of, spread_of, spread_on, values
+
+ENOUGH_ROWS = 8  # of a table, for a rank correlation over them
 
 
 def annotations_and_masks() -> str | None:
@@ -22,7 +23,7 @@ def annotations_and_masks() -> str | None:
         for network, content in by_network("III", pictures).items():
             means = [row["mean"] for row in content["values"]["rows"] if row["title"] != "full supervision"]
             pairs = [(mean["annotation"], mean["iou"]) for mean in means if "annotation" in mean]
-            if len(pairs) > 2:
+            if len(pairs) >= ENOUGH_ROWS:
                 rank = spearmanr(*zip(*pairs, strict=True)).statistic
                 correlations[network] = f"{rank:+.2f} over {len(pairs)} rows"
         if correlations:
@@ -56,17 +57,6 @@ def weight_and_size() -> str:
     weights = {pictures: values(f"table_I_{data}")["weight"] for pictures, data in DATA.items()}
     said = [f"{kind} {weight['decoupled, dropout 0.5']['spearman']:+.2f}" for kind, weight in weights.items()]
     return f"rank correlation of the weight and the object's size: {', '.join(said)}"
-
-
-def score_or_equal_weights() -> str:
-    """Eq. 11 against the plain mean of the maps."""
-    said = []
-    for pictures, data in DATA.items():
-        differences = _differences(f"table_sensitivity_{data}", "merged, all defaults", "plain mean of A and S")
-        claim = {"differences": differences, "verdict": verdict(differences)}
-        several = len(differences) > 1
-        said.append(f"{pictures}, " + (judged(claim) if several else f"{claim['verdict']}, {differences[0]:+.1f}"))
-    return f"IoU of Eq. 11 above that of the plain mean, points: {'; '.join(said)}"
 
 
 def refined() -> str:
@@ -115,7 +105,6 @@ EVIDENCE: dict[str, Callable[[], str | None]] = {
     "discriminative_on_parts": partial(on_parts, "DSNA, discriminative"),
     "grad_cam_and_cam": grad_cam_and_cam,
     "weight_and_size": weight_and_size,
-    "score_or_equal_weights": score_or_equal_weights,
     "refined": refined,
     "merged_iou": merged_iou,
     "forward_pass": forward_pass,

@@ -7,9 +7,9 @@ from typing import Any
 
 from dsna_lib import paper
 from dsna_lib.maps import MAP_KINDS
-from dsna_lib.tables.render import cell, markdown, render_difference
+from dsna_lib.tables.render import cell, markdown, render_chance, render_difference
 from pages import stored
-from pages.stored import MODELS, read, text_table, values
+from pages.stored import MODELS, read, values
 
 TRIPLE = ("precision", "recall", "iou")
 
@@ -42,20 +42,10 @@ def table1() -> str:
     return markdown(["map", "paper, VGG-16, full VOC", *(f"here, {title}" for title in measured)], rows)
 
 
-def relations() -> str:
-    """The relations that the paper reads off Table I, and whether they hold here."""
-    measured = table1_rows()
-    rows = []
-    for claim in (claim for claim in paper.CLAIMS if claim.table == "I"):
-        less, more = claim.rows
-        held = [scores[more][claim.measure] > scores[less][claim.measure] for scores in measured.values()]
-        rows.append([claim.text, *("holds" if holds else "does not hold" for holds in held)])
-    return text_table(["the paper says", *measured], rows)
-
-
 def judged(claim: dict[str, Any]) -> str:
-    """A claim's verdict, and by how much it holds."""
-    return f"{claim['verdict']}: {render_difference(claim)}"
+    """A claim's verdict, and by how much it holds; p is that of its table's correction."""
+    p = "" if claim["corrected"] is None else f", p {render_chance(claim)}"
+    return f"{claim['verdict']}: {render_difference(claim)}{p}"
 
 
 def weight_by_size() -> str:
@@ -144,7 +134,7 @@ def weights() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
-        *(table1, relations, weight_by_size, recipe),
+        *(table1, weight_by_size, recipe),
         *(sensitivity, bootstrap, by_labels, input_size, weights),
     )
 }
