@@ -257,12 +257,14 @@ class Report:
     written: list[str] = field(default_factory=list)  #: ids of those done in this run
     skipped: list[str] = field(default_factory=list)  #: ids of those that were there already
     failed: dict[str, str] = field(default_factory=dict)  #: id to reason
+    renewed: list[str] = field(default_factory=list)  #: ids of those whose files were of other data, and were deleted
 
     def add(self, other: Report) -> None:
         """Take in another one's pictures."""
         self.written += other.written
         self.skipped += other.skipped
         self.failed |= other.failed
+        self.renewed += other.renewed
 
     def raise_failures(self, what: str) -> None:
         """Refuse, by a RunError, to go on without the pictures that failed."""
