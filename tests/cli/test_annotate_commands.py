@@ -366,6 +366,13 @@ def test_annotate_a_data_set_and_evaluate_it(run, on_voc, original):
     assert lines["sheep"] == ["nan"] * 3
 
 
+@pytest.mark.parametrize("command", ["annotate", "maps"])
+def test_a_scale_beyond_all_memory_is_named(on_voc, original, command):
+    code, _, err = on_voc(command, original, "--scales", "1,1e308")
+    assert code == 2
+    assert "at scale 1e+308 a picture of 64 pixels a side would have more than 32,768; lower --scales" in err
+
+
 def test_which_annotations_are_refined(on_voc, original):
     words = ["annotate", original, "--split", "val", "--kinds", "merged,expansive", "--out", "made", "--json"]
     code, out, err = on_voc(*words, "--refine", "expansive,merged")

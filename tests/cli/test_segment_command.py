@@ -105,6 +105,13 @@ def test_the_network_that_ships_needs_no_label(run, tmp_path):
     assert shares[0] == shares[1] != shares[2]
 
 
+def test_a_scale_beyond_all_memory_is_named(run, root, network):
+    words = ["--data", "voc", "--root", root, "--model", network, "--device", "cpu", "--kinds", "single"]
+    code, _, err = run("segment", *words, "--scales", "1e308")
+    assert code == 2
+    assert "at scale 1e+308 a picture of 40 pixels a side would have more than 32,768; lower --scales" in err
+
+
 def test_no_pydensecrf(run, root, network, monkeypatch):
     def missing():
         raise ImportError("the dense CRF needs pydensecrf")
