@@ -118,7 +118,8 @@ def stop_again_and_again(words: Sequence[str], hits: int, draw: random.Random, w
 
 def _start(words: Sequence[str], where: Path, out: str) -> subprocess.Popen[str]:
     """A command in a session of its own, with a temporary folder of its own."""
-    (where / "t").mkdir(exist_ok=True)
+    shutil.rmtree(where / "t", ignore_errors=True)
+    (where / "t").mkdir()
     own = {"TMPDIR": str(where / "t"), "DSNA_RUNS": str(where / out / "runs"), "OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     command = [*words, "--out", str(where / out)]
@@ -142,7 +143,6 @@ def _stop(command: subprocess.Popen[str], sent: signal.Signals, count: Count, wh
         count.talkative.append(f"{sent.name}, {command.returncode}: {said[-2000:]}")
     if sent != signal.SIGKILL:
         count.leftovers += [f"{sent.name}: {path.name}" for path in (where / "t").iterdir()]
-    shutil.rmtree(where / "t")
 
 
 def _of_session(session: int) -> list[psutil.Process]:
