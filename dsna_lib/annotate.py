@@ -20,6 +20,7 @@ from tqdm import tqdm
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.data.pictures import VOID, PictureError, Pictures, Record, read_mask, write_mask
 from dsna_lib.engine.errors import SettingError
+from dsna_lib.engine.outputs import is_whole
 from dsna_lib.engine.pools import ALONE, Report, Workers, over_shares
 from dsna_lib.maps import MAP_KINDS, MapMaker, attention_maps, iterate_maps
 from dsna_lib.metrics import ConfusionMatrix
@@ -162,7 +163,7 @@ def annotate_split(
     todo: list[int] = []
     for start in range(0, len(pictures), batch_size):
         batch = range(start, min(start + batch_size, len(pictures)))
-        if all(file.is_file() for place in batch for file in files[place].values()):
+        if all(is_whole(file) for place in batch for file in files[place].values()):
             report.skipped += [pictures.records[place].id for place in batch]
         else:
             todo += batch
@@ -170,7 +171,7 @@ def annotate_split(
     made = iterate_maps(model, pictures, todo, size, batch_size, precision, workers, report.failed, maker, **views)
     for picture in tqdm(made, total=len(todo), leave=False, disable=None, unit="picture"):
         record = pictures.records[picture.index]
-        absent = {kind: file for kind, file in files[picture.index].items() if not file.is_file()}
+        absent = {kind: file for kind, file in files[picture.index].items() if not is_whole(file)}
         try:
             for kind, file in absent.items():
                 planes = picture.maps.get(kind)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from dsna_lib.config.annotation import PRESETS, CRFParams, preset
 from dsna_lib.data.pictures import VOID, PictureError, Pictures, read_image, read_mask, write_mask
+from dsna_lib.engine.outputs import is_whole
 from dsna_lib.engine.pools import ALONE, Report, Workers, run_shares
 
 __all__ = ["PRESETS", "CRFParams", "class_probabilities", "marginals", "preset", "refine", "refine_split", "require"]
@@ -147,7 +148,7 @@ def _refine_share(
     report = Report()
     for record in tqdm(pictures.records[places.start : places.stop], leave=False, disable=None, unit="picture"):
         path = folder / f"{record.id}.png"
-        if path.is_file():
+        if is_whole(path):
             report.skipped.append(record.id)
             continue
         try:

@@ -19,6 +19,7 @@ from dsna_lib.attention import AttentionOutput
 from dsna_lib.data import transforms
 from dsna_lib.data.pictures import PictureError, Pictures
 from dsna_lib.engine.errors import RunError, SettingError
+from dsna_lib.engine.sizes import scaled
 
 MAP_KINDS = ("expansive", "discriminative", "merged")
 
@@ -174,7 +175,7 @@ def iterate_maps(
         )
     device = next(model.parameters()).device
     loader = torch.utils.data.DataLoader(
-        _Reader(pictures, [round(size * scale) for scale in scales], failed is not None),
+        _Reader(pictures, [round(scaled(size, scale)) for scale in scales], failed is not None),
         sampler=range(len(pictures)) if indices is None else indices,
         batch_size=batch_size,
         num_workers=workers,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -16,6 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dsna_lib import backbones, maps
+from dsna_lib.cli.main import parser
+from dsna_lib.config import recipe
 from dsna_lib.data import Pictures, minivoc, write_mask
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Report, Workers
@@ -192,3 +197,77 @@ def test_verdicts_on_made_up_trainings():
     for apart in (True, False):
         assert verdicts.firm_share(3, 0.0, apart, 200) < 0.1
         assert verdicts.firm_share(3, 20.0, apart, 5) == 1
+
+
+class Moments:
+    """Instead of chance: stops after three fifths of the usual time, by one signal after the other."""
+
+    def __init__(self, *sent: signal.Signals) -> None:
+        self.sent = itertools.cycle(sent)
+
+    def choice(self, known: Sequence[signal.Signals]) -> signal.Signals:
+        return next(self.sent)
+
+    def uniform(self, low: float, high: float) -> float:
+        return 0.6 * high
+
+
+GOOD = """
+import os, pathlib, signal, sys, time
+
+def stop(number, frame):
+    print("stopped", file=sys.stderr)
+    os._exit(128 + number)
+
+signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)
+out = pathlib.Path(sys.argv[-1])
+out.mkdir(exist_ok=True)
+for k in range(15):
+    if not (out / f"{k}.txt").exists():
+        (out / "half").write_text(f"{k}")
+        time.sleep(0.05)
+        (out / "half").rename(out / f"{k}.txt")
+"""
+BAD = """
+import os, pathlib, subprocess, sys, tempfile, time
+out = pathlib.Path(sys.argv[-1])
+out.mkdir(exist_ok=True)
+tempfile.mkdtemp()
+sleeping = subprocess.Popen(["sleep", "100"])
+for k in range(15):
+    if not (out / f"{k}.txt").exists():
+        with (out / f"{k}.txt").open("w", buffering=1) as file:
+            print(k, file=file)
+            time.sleep(0.05)
+            print(k, file=file)
+sleeping.kill()
+"""
+
+
+def test_a_campaign_finds_what_a_stop_does_to_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("kills")
+    monkeypatch.setattr(module, "LINGER", 0.1)
+    for name, code in (("good", GOOD), ("bad", BAD)):
+        (tmp_path / f"{name}.py").write_text(code)
+    how = [sys.executable, "good.py"], 3, Moments(*module.SIGNALS), tmp_path
+    assert module.stop_again_and_again(*how) == module.Count(hits=3)
+    count = module.stop_again_and_again([sys.executable, "bad.py"], 1, Moments(signal.SIGINT), tmp_path)
+    assert (count.hits, len(count.differing), count.orphans, len(count.leftovers), count.refused) == (1, 1, 0, 1, [])
+    assert "KeyboardInterrupt" in count.talkative[0]
+    count = module.stop_again_and_again([sys.executable, "bad.py"], 1, Moments(signal.SIGKILL), tmp_path)
+    assert (count.orphans, len(count.differing), count.talkative, count.leftovers) == (1, 1, [], [])
+    assert not count.clean
+
+
+def test_drawing_goes_on_after_a_stop(tmp_path: Path) -> None:
+    module = script("kills")
+    words = (*module.DRAW, "--train", "30", "--val", "2")
+    assert module.stop_again_and_again(words, 1, Moments(signal.SIGTERM), tmp_path) == module.Count(hits=1)
+
+
+def test_a_campaign_stops_commands_that_there_are() -> None:
+    module = script("kills")
+    for words in (*module.STAGES.values(), *module.NEEDED.values()):
+        assert words[:3] == module.DSNA
+        parser().parse_args([*words[3:], "--out", "here"])
+    recipe.load("drawn", [f"{key}={value}" for key, value in module.RECIPE.items()])

@@ -7,28 +7,29 @@ reason), ``warnings`` and whatever it has to say. :func:`main` names what failed
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import io
-import json
 import os
+import shutil
+import signal
 import sys
-import traceback
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib import import_module
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, NoReturn, cast
 
+# Of this package, here only what is there at once: what comes later can be interrupted with a word.
 from dsna_lib import __version__
-from dsna_lib.cli import options
-from dsna_lib.cli.commands import COMMANDS
 from dsna_lib.cli.streams import Escaping, Outlet, escaped
 from dsna_lib.engine.devices import is_main_process
 from dsna_lib.engine.errors import DsnaError
-from dsna_lib.engine.files import plain
+from dsna_lib.engine.signals import ENDING, Signals, leave
 
 # The error or one that it inherits from; by their names, for some of their modules import torch.
 WRONG_USAGE = {"UsageError", "SettingError", "RecipeError", "MethodError", "TableError", "ChapterError"}
 UNKNOWN_SPLIT = " split '"  # whatever a data set is made of, it refuses one in these words
+LONGEST = 50  # characters of a folder's name: sockets lie in it, whose paths may have about 100
 LOWER = ("--batch-size", "--crop", "--size", "--scales", "--workers", "--jobs", "--max-side")  # where memory runs out
 
 
@@ -43,9 +44,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["data", "make", "--out", "minivoc"])  # doctest: +SKIP
         0
     """
+    if argv is not None:  # called by a program with signals and temporary files of its own
+        return _speaking(argv, Signals(KeyboardInterrupt))
+    temporary: list[str] = []
+
+    def tidy_up() -> None:
+        for folder in temporary:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def stop(number: int) -> NoReturn:
+        os.write(2, f"{_stopped(number)}\n".encode())
+        tidy_up()
+        leave(128 + number)
+
+    signals = Signals(KeyboardInterrupt, stop)
+    signals.install(*ENDING)
+    atexit.register(tidy_up)  # as the last: others register later
+    with suppress(OSError):  # one folder for all temporary files, of other processes, too; a full disk has none
+        if len(tempfile.gettempdir()) < LONGEST:
+            temporary.append(tempfile.mkdtemp(prefix="dsna-"))
+            tempfile.tempdir = os.environ["TMPDIR"] = temporary[0]
+    code = _speaking(None, signals)
+    if signals.received is not None:  # whoever still runs was told to end, and nobody has anything to say
+        tidy_up()
+        leave(code)
+    return code
+
+
+def _speaking(argv: Sequence[str] | None, signals: Signals) -> int:
+    """Run a command whose words cannot be stopped by who reads them."""
     out, err = Outlet(sys.stdout or io.StringIO()), Outlet(sys.stderr or io.StringIO())  # None where closed before
     with redirect_stdout(cast(Any, out)), redirect_stderr(cast(Any, err)):
-        code = _main(argv)
+        code = _main(argv, signals)
         out.flush()
         if out.error and not isinstance(out.error, BrokenPipeError):
             print(f"dsna: error: cannot write to stdout: {out.error.strerror or out.error}", file=err)
@@ -54,15 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 141 if code == 0 and out.error else code  # as a shell says it of a program that such a pipe ended
 
 
-def _main(argv: Sequence[str] | None) -> int:
+def _main(argv: Sequence[str] | None, signals: Signals) -> int:
     try:
         args = parser().parse_args(argv)
-        return _report(args, _run(args))
+        return _report(args, _run(args, signals))
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
     except KeyboardInterrupt:
-        print("dsna: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        number = signals.received or signal.SIGINT
+        if _speaks():
+            print(_stopped(number), file=sys.stderr)
+        return 128 + number
+
+
+def _stopped(number: int) -> str:
+    return f"dsna: {ENDING[signal.Signals(number).name]}; run the same command again to go on"
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,6 +111,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of every command."""
+    from dsna_lib.cli import options
+    from dsna_lib.cli.commands import COMMANDS
+
     text = "Decoupled spatial neural attention: from pictures with image labels to pseudo-annotations."
     whole = Parser("dsna", description=text, epilog=options.EXIT_CODES, formatter_class=options.Help)
     whole.add_argument("--version", action="version", version=f"dsna-book {__version__}")
@@ -82,14 +121,25 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _run(args: argparse.Namespace) -> dict[str, Any]:
+def _run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
     """What the command returns. One process of several prints, and on stderr where stdout is for JSON."""
+    from importlib import import_module
+
     try:
         out = (sys.stderr if args.json else sys.stdout) if is_main_process() else io.StringIO()
         with redirect_stdout(cast(Any, Escaping(out))):
-            return getattr(import_module(f"dsna_lib.cli.{args.module}"), args.function)(args)
+            command = getattr(import_module(f"dsna_lib.cli.{args.module}"), args.function)
+            signals.working = True
+            try:
+                return command(args)
+            finally:
+                signals.working = signals.at_once is None  # what is left are words
     except Exception as error:
+        if signals.received is not None:  # what the signal has made of others' work, or they of it
+            raise KeyboardInterrupt from None
         if args.debug or os.environ.get("DSNA_DEBUG"):
+            import traceback
+
             traceback.print_exc()
         wrong = any(kind.__name__ in WRONG_USAGE for kind in type(error).__mro__) or UNKNOWN_SPLIT in str(error)
         return {"error": sentence(error, args), "code": 2 if wrong else 3}
@@ -107,6 +157,10 @@ def _report(args: argparse.Namespace, result: dict[str, Any]) -> int:
         for line in said:
             print(f"{args.prog}: {escaped(line)}", file=sys.stderr)
         if args.json:
+            import json
+
+            from dsna_lib.engine.files import plain
+
             print(json.dumps(plain(result), allow_nan=False))
     return code
 
@@ -130,6 +184,8 @@ def sentence(error: Exception, args: argparse.Namespace) -> str:
         helpful = [name for name in LOWER if name in args.flags]
         return "out of memory" + (f": lower {' or '.join(helpful)}" if helpful else "")
     if isinstance(error, DsnaError | ImportError):
+        from dsna_lib.cli import options
+
         return options.with_flags(text, args.flags)
     if isinstance(error, OSError | ValueError | RuntimeError):
         return text or type(error).__name__

@@ -19,8 +19,10 @@ EXIT_CODES = """exit codes:
        do not go together
   3    a problem with the input or the machine: a missing or damaged file, a full disk, no GPU, no pydensecrf,
        not enough memory, a diverged training, or every picture failed; one sentence on stderr says what to do
+  129  left by its terminal; run the same command again to go on
   130  interrupted with Ctrl-C; run the same command again to go on
   141  all done, but who reads stdout left before its end
+  143  terminated (SIGTERM); run the same command again to go on
 
 environment variables:
   DSNA_DEBUG    set to anything: show the traceback of an error, like --debug

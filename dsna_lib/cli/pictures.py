@@ -27,9 +27,10 @@ from dsna_lib.config.segmentation import InferenceConfig
 from dsna_lib.crf import refine_split
 from dsna_lib.data import Pictures, Record, sources, voc
 from dsna_lib.data.pictures import without_masks
-from dsna_lib.engine import runs
+from dsna_lib.engine import outputs, runs
 from dsna_lib.engine.devices import choose_device
-from dsna_lib.engine.files import make_folder, refuse_unwritable, write_atomically
+from dsna_lib.engine.errors import first_few
+from dsna_lib.engine.files import refuse_unwritable, write_atomically
 from dsna_lib.engine.pools import Report, Workers, run_shares
 from dsna_lib.engine.provenance import result_path, write_result
 from dsna_lib.maps import MAP_KINDS, iterate_maps
@@ -133,7 +134,13 @@ def _finish(report: Report, *claimed: runs.Run) -> None:
 def _wrote(folder: Path, report: Report, **more: Any) -> dict[str, Any]:
     """Tell what became of a data set's pictures, and return it as the command's result."""
     written, skipped, failed = len(report.written), len(report.skipped), report.failed
-    print(f"{folder}: {written} written, {skipped} were there, {len(failed)} failed")
+    said = f"{folder}: {written} written, {skipped} were there, {len(failed)} failed"
+    if renewed := [name for name in dict.fromkeys(report.renewed) if name not in failed]:
+        said += (
+            f"; {len(renewed)} were made again, for they were not of these pictures and labels: {first_few(renewed)}"
+        )
+        more["renewed"] = len(renewed)
+    print(said)
     done = len({*report.written, *report.skipped} - set(failed))
     return {"done": done, "folder": folder, **more, "written": written, "skipped": skipped, "failed": failed}
 
@@ -144,20 +151,30 @@ def _wrote(folder: Path, report: Report, **more: Any) -> dict[str, Any]:
 def maps(args: argparse.Namespace) -> dict[str, Any]:
     """``dsna maps``."""
     pictures, file = _asked_for(args)
-    how, claimed, there = _map_options(args), [], set()
     every = args.all_classes or (args.data is None and args.labels is None)
+    with outputs.filling(args.out):
+        report = _write_maps(args, pictures, file, every)
+    return _wrote(args.out, report)
+
+
+def _write_maps(args: argparse.Namespace, pictures: Pictures, file: ModelFile, every: bool) -> Report:
+    """Write the maps that are not there, of the classes present or of `every` class."""
+    how, claimed, there, renewed = _map_options(args), [], set(), []
     if args.data:  # named pictures are few, and of any folder: they are always done anew
         classes = "all" if every else "present"
         claimed = [_claim(args.out, "maps", file, how, dtype=args.dtype, classes=classes)]
-        there = {record.id for record in pictures.records if (args.out / f"{record.id}.npz").is_file()}
+        made_of = outputs.made_of(pictures, claimed[0].identity, labels=not every)
+        renewed = outputs.discard_stale(args.out, ".npz", made_of)
+        there = {record.id for record in pictures.records if outputs.is_whole(args.out / f"{record.id}.npz")}
     records = [record for record in pictures.records if record.id not in there]
     if every:
         records = [replace(record, labels=tuple(range(pictures.num_classes))) for record in records]
     work = partial(_write, file, pictures.with_records(records), args.out, how, args.dtype)
     report = run_shares(len(records), work, Workers(args.jobs, args.scheduler), how["batch_size"])
     report.skipped += there
+    report.renewed += renewed
     _finish(report, *claimed)
-    return _wrote(args.out, report)
+    return report
 
 
 def _write(file: ModelFile, pictures: Pictures, out: Path, how: dict[str, Any], dtype: str, places: range) -> Report:
@@ -184,7 +201,8 @@ def annotate(args: argparse.Namespace) -> dict[str, Any]:
     pictures, file = _asked_for(args)
     config = AnnotationConfig(**given(args, AnnotationConfig))
     if args.pictures:
-        return _annotate_pictures(args, pictures, file, config)
+        with outputs.filling(args.out):
+            return _annotate_pictures(args, pictures, file, config)
     report, kinds = _annotate_data(args, pictures, file, args.out, config)
     return _wrote(args.out, report, kinds=kinds)
 
@@ -197,7 +215,6 @@ def _annotate_pictures(
     result: dict[str, Any] = {"done": 0, "labels_predicted": guess, "pictures": [], "failed": {}}
     if guess:
         print("The labels are predicted by the model, not given.")
-    make_folder(args.out)
     for picture in iterate_maps(_attention_model(file), pictures, failed=result["failed"], **_map_options(args)):
         record = pictures.records[picture.index]
         record = replace(record, labels=photos.predicted_labels(picture)) if guess else record
@@ -221,15 +238,22 @@ def _annotate_data(
     kinds, how, who = _kinds(args, file), _map_options(args), Workers(args.jobs, args.scheduler)
     refined = [] if config.crf == "none" else _refined(args, kinds)
     threshold = {"foreground_threshold": config.foreground_threshold}
-    claimed = [_claim(out, "annotate", file, how, **threshold)]
-    work = partial(_annotate, file, pictures, out, how | threshold | {"kinds": kinds})
-    report = run_shares(len(pictures), work, who, how["batch_size"])
-    for source in refined:
-        kinds = [*kinds, f"{source}_crf"]
-        claimed.append(runs.claim_folder(out / kinds[-1], "refine", crf=config.crf, tau=config.tau))
-        there = pictures.select(report.written + report.skipped)
-        report.failed |= refine_split(there, out / source, out / kinds[-1], config.tau, config.crf, who).failed
-    _finish(report, *claimed)
+    with outputs.filling(out):
+        claimed = [_claim(out, "annotate", file, how, **threshold)]
+        made_of = outputs.made_of(pictures, claimed[0].identity, labels=True)
+        renewed = [name for kind in kinds for name in outputs.discard_stale(out / kind, ".png", made_of)]
+        work = partial(_annotate, file, pictures, out, how | threshold | {"kinds": kinds})
+        report = run_shares(len(pictures), work, who, how["batch_size"])
+        for source in refined:
+            kinds = [*kinds, f"{source}_crf"]
+            folder = out / kinds[-1]
+            claimed.append(runs.claim_folder(folder, "refine", crf=config.crf, tau=config.tau))
+            there = pictures.select(report.written + report.skipped)
+            made_of = outputs.made_of(there, claimed[-1].identity, labels=True, beside=out / source)
+            renewed += outputs.discard_stale(folder, ".png", made_of)
+            report.failed |= refine_split(there, out / source, folder, config.tau, config.crf, who).failed
+        report.renewed += renewed
+        _finish(report, *claimed)
     return report, kinds
 
 
@@ -278,18 +302,23 @@ def _segment_data(args: argparse.Namespace, config: InferenceConfig) -> dict[str
     if args.archive:
         refuse_unwritable(args.archive)
     shown = {"scales": config.scales, "flip": config.flip, "precision": config.precision}
-    claimed = [runs.claim_folder(args.out, "segment", model=runs.file_digest(path), **shown)]
     how: dict[str, Any] = {"kinds": kinds, "batch_size": 1, **given(args, MapConfig), **shown}
-    if "crf" in kinds:
-        claimed.append(runs.claim_folder(args.out / "crf", "refine", crf=config.crf))
-        how["params"] = config.crf
-    who = Workers(args.jobs, args.scheduler)
-    report = segment_shares(path, pictures, args.out, who, args.device, **how)
-    _finish(report, *claimed)
-    result = _wrote(args.out, report, kinds=kinds)
-    if args.archive:
-        result["archive"] = archive.server_archive(args.out / kinds[-1], pictures, args.archive)
-        print(result["archive"])
+    with outputs.filling(args.out):
+        claimed = [runs.claim_folder(args.out, "segment", model=runs.file_digest(path), **shown)]
+        renewed = []
+        for kind in kinds:
+            if kind == "crf":
+                claimed.append(runs.claim_folder(args.out / kind, "refine", crf=config.crf))
+                how["params"] = config.crf
+            made_with = (run.identity for run in (claimed if kind == "crf" else claimed[:1]))
+            renewed += outputs.discard_stale(args.out / kind, ".png", outputs.made_of(pictures, *made_with))
+        report = segment_shares(path, pictures, args.out, Workers(args.jobs, args.scheduler), args.device, **how)
+        report.renewed += renewed
+        _finish(report, *claimed)
+        result = _wrote(args.out, report, kinds=kinds)
+        if args.archive:
+            result["archive"] = archive.server_archive(args.out / kinds[-1], pictures, args.archive)
+            print(result["archive"])
     return result
 
 
@@ -298,12 +327,12 @@ def _segment_pictures(args: argparse.Namespace, records: Sequence[Record], confi
     result: dict[str, Any] = {"done": 0, "pictures": [], "failed": {}}
     device = choose_device(args.device)
     model = networks.load(_model_path(args, checkpoints.SEGMENTATION)).to(device)
-    make_folder(args.out)
-    for record in records:
-        with noted(args, result, record.id):
-            shown = photos.write_segmentation(record.image, model, args.out / record.id, config, args.max_side)
-            result["pictures"].append(shown)
-            print(photos.summary(shown))
+    with outputs.filling(args.out):
+        for record in records:
+            with noted(args, result, record.id):
+                shown = photos.write_segmentation(record.image, model, args.out / record.id, config, args.max_side)
+                result["pictures"].append(shown)
+                print(photos.summary(shown))
     return result
 
 

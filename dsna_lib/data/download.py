@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from functools import partial
 from pathlib import Path
 
 from scipy.io import loadmat
@@ -17,8 +18,9 @@ from tqdm.auto import tqdm
 
 from dsna_lib.data import voc
 from dsna_lib.data.fetch import Archive, DownloadError, fetch, refuse_filled, staged, unpack
-from dsna_lib.data.pictures import write_mask
+from dsna_lib.data.pictures import Record, write_mask
 from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.runs import locked
 
 VOC2012 = Archive(
     name="VOCtrainval_11-May-2012.tar",
@@ -55,28 +57,48 @@ def download_voc(root: str | Path, sbd: bool = True, archives: str | Path | None
     ``SegmentationClass``; ``SegmentationClassAug`` receives SBD's of the others, which know no void. One that somebody
     else made (12,031 masks in the widely used zip) serves as well: the list is read off its file names.
 
+    Who comes while another program does it waits, and then finds it done. What there is in the end has every picture,
+    label and mask that its lists name.
+
     Args:
         root: where ``VOCdevkit/VOC2012`` is to lie, and the archives, which may be deleted afterwards.
         sbd: also fetch SBD (1.4 GB), for ``train_aug``.
         archives: a folder that may hold the archives already, as may the one that ``DSNA_ARCHIVES`` names.
 
     Raises:
-        DownloadError: nothing to be had, disk full, folder unwritable or a wrong count; says what to do.
+        DownloadError: nothing to be had, disk full, folder unwritable, a wrong count or files missing; says what to do.
 
     Example:
         >>> download_voc("data")  # doctest: +SKIP
         PosixPath('data/VOCdevkit/VOC2012')
     """
-    wanted = []
     try:
         folder = voc.find_root(root)
     except FileNotFoundError:
         folder = Path(root) / "VOCdevkit" / "VOC2012"
+    if _wanted(folder, sbd):
+        with locked(folder.absolute()):
+            _install(folder, Path(root), _wanted(folder, sbd), archives)
+    masks = folder / "SegmentationClassAug"
+    if sbd and not (folder / TRAIN_AUG).is_file():
+        _write_train_aug(folder, {path.stem for path in masks.glob("*.png")}, masks)
+    _refuse_gaps(folder, ("train", "val", "train_aug") if sbd else ("train", "val"))
+    return folder
+
+
+def _wanted(folder: Path, sbd: bool) -> list[Archive]:
+    """What is not there yet; a folder of something else is refused."""
+    wanted = []
+    if not (folder / "JPEGImages").is_dir():
         refuse_filled(folder)
         wanted.append(VOC2012)
-    masks = folder / "SegmentationClassAug"
-    if sbd and not masks.is_dir():
+    if sbd and not (folder / "SegmentationClassAug").is_dir():
         wanted.append(SBD)
+    return wanted
+
+
+def _install(folder: Path, root: Path, wanted: list[Archive], archives: str | Path | None) -> None:
+    """Fetch archives, all before any is unpacked, and put what they hold in place."""
     fetched, failures = {}, []
     for archive in wanted:
         try:
@@ -86,12 +108,29 @@ def download_voc(root: str | Path, sbd: bool = True, archives: str | Path | None
     if failures:  # together, so that one trip to the browser gets all
         raise DownloadError("\n".join(failures))
     if VOC2012 in fetched:
-        unpack(fetched[VOC2012], folder, inside="VOCdevkit/VOC2012")
+        unpack(fetched[VOC2012], folder, inside="VOCdevkit/VOC2012", check=partial(_refuse_gaps, name=VOC2012.name))
     if SBD in fetched:
         _convert_sbd(fetched[SBD], folder)
-    elif sbd and not (folder / TRAIN_AUG).is_file():
-        _write_train_aug(folder, {path.stem for path in masks.glob("*.png")}, masks)
-    return folder
+
+
+def _refuse_gaps(folder: Path, splits: tuple[str, ...] = ("train", "val"), name: str = "") -> None:
+    """Hold a data set against its lists: a DownloadError counts what is missing or empty, and names the first."""
+
+    def has_picture(record: Record) -> bool:
+        return record.image.is_file() and record.image.stat().st_size > 0
+
+    for split in splits:
+        bare: dict[str, str] = {}
+        records = voc.load(folder, split, failed=bare).records
+        lacking = {
+            "file": [record.id for record in records if not has_picture(record)],
+            "mask": [record.id for record in records if record.mask is None],
+            "usable image labels": list(bare),
+        }
+        for what, ids in lacking.items():
+            if ids:
+                said = f"{len(ids):,} of {len(records):,} pictures of {split} have no {what}, {ids[0]} for one"
+                raise DownloadError(f"{name or folder}: {said}", "move it away and run this again")
 
 
 def _convert_sbd(archive_path: Path, folder: Path) -> None:

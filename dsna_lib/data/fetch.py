@@ -13,7 +13,7 @@ import time
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -192,11 +192,18 @@ def _write(file: BinaryIO, data: bytes, path: Path) -> None:
         raise DownloadError(f"cannot write {path}: {error.strerror}; {advice}") from error
 
 
-def unpack(archive_path: str | Path, folder: str | Path, inside: str = "") -> Path:
+def unpack(
+    archive_path: str | Path, folder: str | Path, inside: str = "", check: Callable[[Path], object] = Path.exists
+) -> Path:
     """Unpack a tar or zip file, or the folder `inside` it, so that `folder` appears whole or not at all.
 
     Members that would land elsewhere (absolute paths, ``..``, drives) are refused, and so is every link and special
-    file: the data sets here hold none.
+    file: the data sets here hold none. Only one program at a time may do this; see
+    :func:`dsna_lib.engine.runs.locked`.
+
+    Args:
+        archive_path, folder, inside: from where to where.
+        check: is shown what was unpacked before it counts, and raises where something is missing.
 
     Raises:
         DownloadError: a dangerous or damaged archive, a `folder` with something in it, a full disk.
@@ -213,6 +220,8 @@ def unpack(archive_path: str | Path, folder: str | Path, inside: str = "") -> Pa
         for member in tqdm(members, desc=f"unpacking {archive_path.name}", unit=" files", leave=False):
             _check_member(archive_path, member)
             archive.extract(member, staging)
+        if (staging / inside).is_dir():
+            check(staging / inside)
     return folder
 
 

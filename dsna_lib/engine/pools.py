@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory, gettempdir
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from dsna_lib.engine.errors import DsnaError, RunError, first_few
 from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.signals import Signals, leave
 
 U = TypeVar("U", bound=Hashable)
 R = TypeVar("R")
@@ -31,6 +35,7 @@ R = TypeVar("R")
 # the step on a CPU. Its settings are read when a process starts, hence for the workers; other systems ignore them.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "536870912"}
 SHARE = 32  # pictures of a share: what a killed worker costs at most
+GRACE = 5.0  # seconds for a worker that is told to end
 ON_CLUSTER = 200  # units that a scheduler is given at a time: a thread waits for each
 
 
@@ -144,18 +149,21 @@ def _elsewhere(units: Sequence[U], work: Callable[[U], R], workers: Workers) -> 
     """Units in other processes; a thread waits for each that is being done."""
     jobs = min(workers.jobs, len(units))
     if workers.scheduler is None:
-        threads, others = ThreadPoolExecutor(jobs), _processes(work, jobs)
+        threads, others = ThreadPoolExecutor(jobs, initializer=_keep_interrupts), _processes(work, jobs)
     else:
         from dsna_lib.engine.cluster import on_cluster
 
         threads, others = ThreadPoolExecutor(ON_CLUSTER), on_cluster(work, workers.scheduler)
-    with others as do:
-        try:
-            futures = {threads.submit(_answer, unit, do): unit for unit in units}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            threads.shutdown(wait=workers.scheduler is None, cancel_futures=True)
+    try:
+        with others as do:
+            try:
+                futures = {threads.submit(_answer, unit, do): unit for unit in units}
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+    finally:
+        threads.shutdown(wait=workers.scheduler is None)
 
 
 def _answer(unit: U, do: Callable[[U], bytes]) -> Any:
@@ -183,7 +191,7 @@ def _processes(work: Callable[[U], R], jobs: int) -> Iterator[Callable[[U], byte
     def do(unit: U) -> bytes:
         packed, place = pack(unit), free.get()
         try:
-            return pools[place].submit(do_packed, packed, path).result()
+            return pools[place].submit(_do_in_worker, packed, path).result()
         except BrokenProcessPool:
             pools[place] = ProcessPoolExecutor(*arguments[place])
             raise WorkerDied("its process died (out of memory?)", "use fewer `jobs`") from None
@@ -193,16 +201,37 @@ def _processes(work: Callable[[U], R], jobs: int) -> Iterator[Callable[[U], byte
     with work_file(pack(work), gettempdir()) as path:
         try:
             yield do
-        finally:
-            for pool in pools:
+        except BaseException:  # the command is stopped, or nobody wants the rest
+            left, pools = pools, []  # no thread starts another one
+            _end([process for pool in left for process in list((pool._processes or {}).values())])
+            for pool in left:
                 pool.shutdown()
+            raise
+        for pool in pools:
+            pool.shutdown()
+
+
+def _keep_interrupts() -> None:
+    """Let processes that this thread starts not mind Ctrl-C, which a terminal sends to all: they inherit its mask."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """End processes that may be in the middle of something; they get a moment to tidy up."""
+    for process in processes:
+        process.terminate()
+    last = time.monotonic() + GRACE
+    for process in processes:
+        process.join(max(0.0, last - time.monotonic()))
+        process.kill()
 
 
 def _start_worker(place: int, jobs: int) -> None:
     """Give a process its share of the cores, and a GPU where there are several; it ends when its parent does."""
+    _end_with_parent()  # first of all: importing torch takes seconds
     import torch
 
-    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(place % torch.cuda.device_count())
@@ -210,10 +239,25 @@ def _start_worker(place: int, jobs: int) -> None:
 
 def _end_with_parent() -> None:
     """A worker that outlives a killed command would go on writing into the folder that the next command resumes."""
+    Signals(SystemExit).install("SIGTERM")
+    Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
     parent = parent_process()
     assert parent is not None, "a worker is started by a pool"
     parent.join()
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    leave(1)
+
+
+def _do_in_worker(unit: bytes, path: str) -> bytes:
+    """A unit in a process of a pool; one that is told to end does so once it has tidied up, and answers nobody."""
+    try:
+        return do_packed(unit, path)
+    except SystemExit:
+        leave(1)
 
 
 def pack(value: Any, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
@@ -257,12 +301,14 @@ class Report:
     written: list[str] = field(default_factory=list)  #: ids of those done in this run
     skipped: list[str] = field(default_factory=list)  #: ids of those that were there already
     failed: dict[str, str] = field(default_factory=dict)  #: id to reason
+    renewed: list[str] = field(default_factory=list)  #: ids of those whose files were of other data, and were deleted
 
     def add(self, other: Report) -> None:
         """Take in another one's pictures."""
         self.written += other.written
         self.skipped += other.skipped
         self.failed |= other.failed
+        self.renewed += other.renewed
 
     def raise_failures(self, what: str) -> None:
         """Refuse, by a RunError, to go on without the pictures that failed."""

@@ -49,6 +49,7 @@ from dsna_lib.data.pictures import Pictures, Record, read_image, without_masks, 
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.outputs import is_whole
 from dsna_lib.methods.base import MapMethod, Stage
 from dsna_lib.methods.cam import cam_maker
 from dsna_lib.methods.explain import CLASSIFIER
@@ -161,7 +162,7 @@ def _check(config: ModelConfig, pictures: Pictures, steps: int) -> None:
 
 def _unfinished(pictures: Pictures, folder: Path, batch_size: int) -> list[int]:
     """Pictures without an annotation, and those of their batch: a resumed call computes the very same batches."""
-    missing = [k for k, record in enumerate(pictures.records) if not (folder / f"{record.id}.png").is_file()]
+    missing = [k for k, record in enumerate(pictures.records) if not is_whole(folder / f"{record.id}.png")]
     batches = {k // batch_size for k in missing}
     return [k for k in range(len(pictures)) if k // batch_size in batches]
 
@@ -169,7 +170,7 @@ def _unfinished(pictures: Pictures, folder: Path, batch_size: int) -> list[int]:
 def _erased(pictures: Pictures, folder: Path, step: int) -> Pictures:
     """The pictures with everything erased that was mined up to this step, written where they are not yet."""
     records = [replace(r, image=folder / f"erased-{step}" / f"{r.id}.png") for r in pictures.records]
-    missing = [pair for pair in zip(pictures.records, records, strict=True) if not pair[1].image.is_file()]
+    missing = [pair for pair in zip(pictures.records, records, strict=True) if not is_whole(pair[1].image)]
     color = mean_color(pictures) if missing else ()
     for whole, record in tqdm(missing, leave=False, disable=None, unit="picture"):
         mined, _ = _read_regions(folder, step, whole)

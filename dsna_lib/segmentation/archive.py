@@ -12,6 +12,7 @@ from typing import IO
 from dsna_lib.data.pictures import Pictures
 from dsna_lib.engine.errors import first_few
 from dsna_lib.engine.files import write_atomically
+from dsna_lib.engine.outputs import is_whole
 from dsna_lib.segmentation.training import AnnotationError
 
 
@@ -27,7 +28,7 @@ def server_archive(folder: str | Path, pictures: Pictures, path: str | Path) -> 
         OSError: it cannot be written; the one before it stays.
     """
     masks = [Path(folder) / f"{record.id}.png" for record in pictures.records]
-    if missing := [mask.stem for mask in masks if not mask.is_file()]:
+    if missing := [mask.stem for mask in masks if not is_whole(mask)]:
         raise AnnotationError(f"{folder}: {len(missing)} of {len(masks)} masks are missing: {first_few(missing)}")
     write_atomically(path, partial(_pack, masks))
     return Path(path)

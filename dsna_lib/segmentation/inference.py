@@ -22,8 +22,10 @@ from dsna_lib.config.segmentation import SCALES
 from dsna_lib.data.pictures import PictureError, Pictures, read_image, write_mask
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.errors import RunError, SettingError
+from dsna_lib.engine.outputs import is_whole
 from dsna_lib.engine.pools import Report, Workers, run_shares
 from dsna_lib.engine.runs import file_digest
+from dsna_lib.engine.sizes import scaled
 from dsna_lib.segmentation.networks import SegmentationModel, load
 
 MASK_KINDS = ("single", "multi", "crf")
@@ -67,7 +69,7 @@ def at_scales(
     try:
         for scale in scales:
             # Sides of 8k + 1 pixels (or 16k + 1) put cells on the border, where align_corners expects them.
-            sides = [model.stride * max(1, round((scale * side - 1) / model.stride)) + 1 for side in size]
+            sides = [model.stride * max(1, round((scaled(side, scale) - 1) / model.stride)) + 1 for side in size]
             shown = pixels.resize(pictures, sides, antialias=True).contiguous(memory_format=torch.channels_last)
             at[scale] = _shown(model, shown, size, precision)
             if flip:
@@ -138,7 +140,7 @@ def segment_split(
         crf.require()
         params = preset(params)
     files = [{kind: Path(folder) / kind / f"{record.id}.png" for kind in kinds} for record in pictures.records]
-    done = [all(file.is_file() for file in own.values()) for own in files]
+    done = [all(is_whole(file) for file in own.values()) for own in files]
     todo = [place for place, whole in enumerate(done) if not whole]
     report = Report(skipped=[record.id for record, whole in zip(pictures.records, done, strict=True) if whole])
     middle = median_low(scales)

@@ -366,6 +366,13 @@ def test_annotate_a_data_set_and_evaluate_it(run, on_voc, original):
     assert lines["sheep"] == ["nan"] * 3
 
 
+@pytest.mark.parametrize("command", ["annotate", "maps"])
+def test_a_scale_beyond_all_memory_is_named(on_voc, original, command):
+    code, _, err = on_voc(command, original, "--scales", "1,1e308")
+    assert code == 2
+    assert "at scale 1e+308 a picture of 64 pixels a side would have more than 32,768; lower --scales" in err
+
+
 def test_which_annotations_are_refined(on_voc, original):
     words = ["annotate", original, "--split", "val", "--kinds", "merged,expansive", "--out", "made", "--json"]
     code, out, err = on_voc(*words, "--refine", "expansive,merged")
@@ -390,6 +397,56 @@ def test_another_model_does_not_go_on_in_the_folder(run, on_voc, original, tmp_p
     code, _, err = on_voc("annotate", original, "--crf", "deeplab")
     assert code == 3
     assert "merged_crf was made with crf 'sec', not 'deeplab'" in err
+
+
+def change_a_picture(root: Path) -> None:
+    picture(root / "JPEGImages/two.jpg", (56, 40))
+
+
+def change_a_label(root: Path) -> None:
+    table = json.loads((root / "image_labels.json").read_text())
+    (root / "image_labels.json").write_text(json.dumps(table | {"two": ["sheep"]}))
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*.[pn][np][gz]")}
+
+
+@pytest.mark.parametrize("change", [change_a_picture, change_a_label])
+@pytest.mark.parametrize("words", [["annotate", "--split", "val"], ["maps"], ["evaluate"]])
+def test_what_was_made_of_other_data_is_made_again(on_voc, root, words, change):
+    words = [words[0], root, *words[1:]]
+    code, _, err = on_voc(*words, "--out", "out")
+    assert code == 0, err
+    before = contents("out")
+    change(root)
+    code, out, _ = on_voc(*words, "--out", "out")
+    assert code == 0
+    if words[0] != "evaluate":
+        said = "1 were made again, for they were not of these pictures and labels: two"
+        assert out.splitlines()[-1].endswith(f"1 written, 3 were there, 0 failed; {said}")
+    assert on_voc(*words, "--out", "whole")[0] == 0
+    assert contents("out") == contents("whole") != before
+    code, out, _ = on_voc(*words, "--out", "out", "--json")
+    assert "renewed" not in json.loads(out)
+
+
+def test_maps_of_all_classes_do_not_depend_on_labels(on_voc, root):
+    assert on_voc("maps", root, "--all-classes")[0] == 0
+    change_a_label(root)
+    _, out, _ = on_voc("maps", root, "--all-classes", "--json")
+    assert (json.loads(out)["written"], json.loads(out)["skipped"]) == (0, 4)
+
+
+@pytest.mark.parametrize("command, name", [("annotate", "merged/two.png"), ("annotate", "merged_crf/two.png"),
+                                           ("maps", "two.npz")])  # fmt: skip
+def test_a_file_that_was_cut_short_is_not_there(on_voc, original, command, name):
+    assert on_voc(command, original, "--out", "out")[0] == 0
+    before = (Path("out") / name).read_bytes()
+    for size in (0, len(before) // 2):
+        (Path("out") / name).write_bytes(before[:size])
+        assert on_voc(command, original, "--out", "out")[0] == 0
+        assert (Path("out") / name).read_bytes() == before
 
 
 def test_bad_pictures_of_a_data_set(on_voc, root):

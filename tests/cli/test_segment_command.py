@@ -41,6 +41,24 @@ def test_segment_a_data_set(run, root, network):
     assert "segmentation/crf was made with crf 'segmentation', not 'deeplab'" in err
 
 
+def test_what_was_made_of_another_picture_is_made_again(run, root, network):
+    words = ["segment", "--data", "voc", "--root", root, "--model", network, "--kinds", "single,crf", *ON_CPU]
+    assert run(*words)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("segmentation").rglob("*.png")}
+    picture(root / "JPEGImages/two.jpg")
+    Path("segmentation/crf/one.png").write_bytes(b"")
+    code, out, _ = run(*words)
+    assert code == 0
+    said = "1 were made again, for they were not of these pictures and labels: two"
+    assert out.splitlines()[-1] == f"segmentation: 2 written, 2 were there, 0 failed; {said}"
+    after = {path: path.stat().st_mtime_ns for path in Path("segmentation").rglob("*.png")}
+    changed = {"single/one.png", "crf/one.png", "single/two.png", "crf/two.png"}
+    assert {str(path.relative_to("segmentation")) for path in before if after[path] != before[path]} == changed
+    assert run(*words, "--out", "whole")[0] == 0
+    for path in before:
+        assert path.read_bytes() == ("whole" / path.relative_to("segmentation")).read_bytes()
+
+
 def test_labels_are_not_read(run, root, network, tmp_path):
     """With all labels wrong, or gone, the masks are the same."""
     words = ["segment", "--data", "voc", "--root", root, "--model", network, "--kinds", "single", *ON_CPU]
@@ -85,6 +103,13 @@ def test_the_network_that_ships_needs_no_label(run, tmp_path):
         shares.append(json.loads(out)["pictures"][0]["share"])
     assert shares[0]["cat"] > 0.5
     assert shares[0] == shares[1] != shares[2]
+
+
+def test_a_scale_beyond_all_memory_is_named(run, root, network):
+    words = ["--data", "voc", "--root", root, "--model", network, "--device", "cpu", "--kinds", "single"]
+    code, _, err = run("segment", *words, "--scales", "1e308")
+    assert code == 2
+    assert "at scale 1e+308 a picture of 40 pixels a side would have more than 32,768; lower --scales" in err
 
 
 def test_no_pydensecrf(run, root, network, monkeypatch):

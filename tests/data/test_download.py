@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import re
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import numpy as np
@@ -142,6 +144,54 @@ def test_a_picture_of_train_aug_without_mask_is_named(tiny, tmp_path):
     folder = download_voc(tmp_path, sbd=False)
     (folder / "SegmentationClass" / "2007_000002.png").unlink()
     with pytest.raises(DownloadError, match="1 pictures of train_aug have no mask, 2007_000002"):
+        download_voc(tmp_path)
+
+
+def test_two_programs_put_it_in_place_once(tiny, tmp_path, monkeypatch):
+    """Each would go on with the other's unfinished file, and empty the folder into which the other unpacks."""
+    for page in tiny.pages.values():
+        page.wait = 0.2
+    unpacked, unpack = [], download.unpack
+    monkeypatch.setattr(download, "unpack", lambda *given, **how: unpacked.append(1) or unpack(*given, **how))
+    with ThreadPoolExecutor(2) as programs:
+        done = [programs.submit(download_voc, tmp_path) for _ in range(2)]
+    assert [each.result() for each in done] == [tmp_path / "VOCdevkit" / "VOC2012"] * 2
+    assert [path for path, _ in tiny.requests] == ["/voc", "/sbd"]
+    assert unpacked == [1]
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("JPEGImages/2007_000002.jpg", "1 of 2 pictures of train have no file, 2007_000002 for one"),
+        ("SegmentationClass/2007_000003.png", "1 of 1 pictures of val have no mask, 2007_000003 for one"),
+        ("Annotations/2007_000001.xml", "1 of 2 pictures of train have no usable image labels, 2007_000001 for one"),
+    ],
+)
+def test_what_lacks_something_on_its_lists_does_not_count(tiny, tmp_path, monkeypatch, name, said):
+    """Neither what was just unpacked, nor what has been there."""
+    extract = tarfile.TarFile.extract
+
+    def lossy(self, member, *given, **how):
+        if not member.name.endswith(name):
+            extract(self, member, *given, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extract", lossy)
+        with pytest.raises(DownloadError, match=f"^voc.tar: {said}; move it away and run this again"):
+            download_voc(tmp_path, sbd=False)
+    folder = tmp_path / "VOCdevkit" / "VOC2012"
+    assert not folder.exists()
+    download_voc(tmp_path, sbd=False)
+    (folder / name).unlink()
+    with pytest.raises(DownloadError, match=f"VOC2012: {said}"):
+        download_voc(tmp_path, sbd=False)
+
+
+def test_an_empty_picture_of_train_aug_is_none(tiny, tmp_path):
+    folder = download_voc(tmp_path)
+    (folder / "JPEGImages/2008_000004.jpg").write_bytes(b"")
+    with pytest.raises(DownloadError, match="1 of 4 pictures of train_aug have no file, 2008_000004 for one"):
         download_voc(tmp_path)
 
 

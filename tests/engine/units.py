@@ -6,16 +6,19 @@ import multiprocessing
 import os
 import random
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from dsna_lib.engine import pools
 from dsna_lib.engine.errors import SettingError
 from dsna_lib.engine.pools import Report, Unit
 
 
 def start_light(place: int, jobs: int) -> None:
     """Instead of a start that imports torch."""
+    pools._end_with_parent()
 
 
 def nothing(_: Any = None) -> None:
@@ -32,6 +35,13 @@ def process_of(unit: int) -> int:
     """The process that does it."""
     time.sleep(0.02)
     return os.getpid()
+
+
+def stay(unit: int) -> None:
+    """Say that it was begun, with something to tidy up, and take for ever."""
+    with tempfile.TemporaryDirectory():
+        print(os.getpid(), flush=True)
+        time.sleep(1000)
 
 
 def threads_of(unit: int) -> int:

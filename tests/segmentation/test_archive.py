@@ -39,6 +39,7 @@ def test_the_archive_does_not_say_whose_files_they_were(mixed, tmp_path):
 def test_masks_that_the_archive_lacks_are_named(mixed, tmp_path):
     for name in ("p0", "p3"):
         write_mask(tmp_path / "crf" / f"{name}.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "crf" / "p1.png").touch()
     with pytest.raises(AnnotationError, match="crf: 3 of 5 masks are missing: p1, p2, p4$"):
         server_archive(tmp_path / "crf", mixed, tmp_path / "results.tar.gz")
     assert not (tmp_path / "results.tar.gz").exists()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
+import shutil
 from dataclasses import asdict
-from itertools import repeat
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -20,6 +18,8 @@ from dsna_lib.data.minivoc.canvas import VERSION
 from dsna_lib.data.minivoc.scene import draw
 from dsna_lib.data.pictures import DataError, Pictures, write_mask
 from dsna_lib.engine.files import read_json
+from dsna_lib.engine.pools import Workers, over_shares
+from dsna_lib.engine.runs import locked
 
 SPLITS = ("train", "val")
 PNG_END = b"IEND\xaeB`\x82"  # the last bytes of a whole file
@@ -56,7 +56,9 @@ def make(root: Path | str, **options: int) -> Path:
     if _holds(root, wanted):
         return root
     try:
-        _make(root, config, wanted)
+        with locked(root.absolute()):
+            if not _holds(root, wanted):  # who waited finds it done
+                _make(root, config, wanted)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise OSError(error.errno, f"cannot write {root}: {reason}") from error
@@ -67,37 +69,34 @@ def _make(root: Path, config: DrawnConfig, wanted: dict[str, int]) -> None:
     """Draw all pictures beside ``root``, then move them there in one step."""
     numbers = {"train": range(config.train), "val": range(_VAL_START, _VAL_START + config.val)}
     ids = {f"{split}_{k:05d}": index for split in SPLITS for k, index in enumerate(numbers[split])}
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as temporary:
-        folder = Path(temporary) / "set"
+    folder = root.absolute().with_name(f".{root.absolute().name}.drawing")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed program
+    try:
         for name in ("JPEGImages", "SegmentationClass", "SegmentationPart", "ImageSets/Segmentation"):
             (folder / name).mkdir(parents=True)
-        jobs = (repeat(folder), repeat(config.seed), repeat(config.size), ids, ids.values())
-        if config.workers > 1:
-            with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
-                labels = list(pool.map(_write, *jobs, chunksize=8))
-        else:
-            labels = list(map(_write, *jobs))
+        work = partial(_write, folder, config.seed, config.size, list(ids.items()))
+        labels = [names for share in over_shares(len(ids), work, Workers(config.workers)) for names in share]
         for split in SPLITS:
             listed = "".join(f"{i}\n" for i in ids if i.startswith(split))
             (folder / "ImageSets/Segmentation" / f"{split}.txt").write_text(listed)
         tables = {"image_labels": dict(zip(ids, labels, strict=True)), "class_names": CLASS_NAMES, "minivoc": wanted}
         for name, table in tables.items():
             (folder / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n")
-        try:
-            os.replace(folder, root)
-        except OSError:  # another process was faster, or something has come to lie there
-            if not _holds(root, wanted):
-                raise
+        os.replace(folder, root)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(folder: Path, seed: int, size: int, name: str, index: int) -> list[str]:
-    """Draw one picture into ``folder`` and return its class names."""
-    drawing = draw(seed, index, size)
-    Image.fromarray(drawing.image).save(folder / "JPEGImages" / f"{name}.png", compress_level=3)
-    write_mask(folder / "SegmentationClass" / f"{name}.png", drawing.mask)
-    write_mask(folder / "SegmentationPart" / f"{name}.png", drawing.part)
-    return [CLASS_NAMES[label] for label in drawing.labels]
+def _write(folder: Path, seed: int, size: int, ids: list[tuple[str, int]], places: range) -> list[list[str]]:
+    """Draw the pictures at some places into ``folder`` and return the names of their classes."""
+    labels = []
+    for name, index in ids[places.start : places.stop]:
+        drawing = draw(seed, index, size)
+        Image.fromarray(drawing.image).save(folder / "JPEGImages" / f"{name}.png", compress_level=3)
+        write_mask(folder / "SegmentationClass" / f"{name}.png", drawing.mask)
+        write_mask(folder / "SegmentationPart" / f"{name}.png", drawing.part)
+        labels.append([CLASS_NAMES[label] for label in drawing.labels])
+    return labels
 
 
 def _holds(root: Path, wanted: dict[str, int]) -> bool:

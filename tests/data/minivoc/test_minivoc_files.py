@@ -1,6 +1,8 @@
 """The data set on disk: files that hold what was drawn, and a safe way there."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -96,7 +98,25 @@ def test_a_failed_make_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "draw", broken)
     with pytest.raises(OSError, match="cannot write .*/set: No space left on device"):
         minivoc.make(tmp_path / "set", train=3, val=0, size=48)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".set.lock"]
+
+
+def test_what_a_killed_program_left_goes_with_the_next(tmp_path):
+    (tmp_path / ".set.drawing/JPEGImages").mkdir(parents=True)
+    (tmp_path / ".set.drawing/JPEGImages/train_00007.png").touch()
+    root = minivoc.make(tmp_path / "set", train=1, val=1, size=48)
+    assert len(list((root / "JPEGImages").iterdir())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".set.lock", "set"]
+
+
+def test_two_programs_draw_one_set_once(tmp_path, monkeypatch):
+    """They would draw into the same folder beside it."""
+    drawn, draw = [], files.draw
+    monkeypatch.setattr(files, "draw", lambda *given: drawn.append(given) or time.sleep(0.05) or draw(*given))
+    with ThreadPoolExecutor(2) as programs:
+        made = [programs.submit(minivoc.make, tmp_path / "set", train=3, val=1, size=48) for _ in range(2)]
+    assert [each.result() for each in made] == [tmp_path / "set"] * 2
+    assert len(drawn) == 4
 
 
 def test_a_faster_process_wins_quietly(tmp_path, monkeypatch):
@@ -113,7 +133,7 @@ def test_a_faster_process_wins_quietly(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "_holds", overtaken)
     assert minivoc.make(root, **options) == root
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".set.lock", "set"]
 
 
 def test_load_reads_a_set_as_it_is(made):
@@ -130,7 +150,8 @@ def test_load_reads_a_set_as_it_is(made):
 def test_load_makes_the_set_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DSNA_CACHE", str(tmp_path / "cache"))
     assert len(minivoc.load("train", train=2, val=1, size=48)) == 2
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["minivoc-v2-seed0-train2-val1-size48"]
+    name = "minivoc-v2-seed0-train2-val1-size48"
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [f".{name}.lock", name]
 
 
 def test_load_refuses_an_unknown_split(made):
