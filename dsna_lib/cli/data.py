@@ -1,4 +1,4 @@
-"""``dsna data``: make, check or download data sets."""
+"""``dsna data``: make, check, download or split data sets."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from tqdm import tqdm
 
 from dsna_lib.cli.options import given
 from dsna_lib.config.drawn import DrawnConfig
-from dsna_lib.data import PictureError, Record, minivoc, read_image, read_mask, voc
+from dsna_lib.config.split import SplitConfig
+from dsna_lib.data import PictureError, Record, folder, minivoc, read_image, read_mask, voc
 from dsna_lib.data import download as downloads
 
 
 def make(args: argparse.Namespace) -> dict[str, Any]:
     """The drawn data set's folder and options."""
     config = DrawnConfig(**given(args, DrawnConfig))
-    folder = minivoc.make(args.out, **asdict(config))
-    print(f"{folder}: {config.train} training and {config.val} validation pictures")
-    return {"done": config.train + config.val, "folder": folder, **asdict(config)}
+    made = minivoc.make(args.out, **asdict(config))
+    print(f"{made}: {config.train} training and {config.val} validation pictures")
+    return {"done": config.train + config.val, "folder": made, **asdict(config)}
 
 
 def check(args: argparse.Namespace) -> dict[str, Any]:
@@ -61,6 +62,14 @@ def _bad_files(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, str
 
 def download(args: argparse.Namespace) -> dict[str, Any]:
     """The folder of VOC."""
-    folder = downloads.download_voc(args.root, sbd=not args.no_sbd)
-    print(folder)
-    return {"done": 1, "folder": folder}
+    there = downloads.download_voc(args.root, sbd=not args.no_sbd)
+    print(there)
+    return {"done": 1, "folder": there}
+
+
+def split(args: argparse.Namespace) -> dict[str, Any]:
+    """How many pictures each split got."""
+    config = SplitConfig(**given(args, SplitConfig))
+    counts = folder.draw_splits(args.root, **asdict(config))
+    print(f"{args.root / folder.TABLE}: {counts['train']} pictures of train and {counts['val']} of val")
+    return {"done": sum(counts.values()), "splits": counts, **asdict(config)}

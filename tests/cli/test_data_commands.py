@@ -1,10 +1,10 @@
-"""``dsna data``: make, check, download."""
+"""``dsna data``: make, check, download, split."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-from command_line import sentences
+from command_line import picture, sentences
 
 from dsna_lib.data import write_mask
 
@@ -93,3 +93,17 @@ def test_data_download(run, monkeypatch):
     assert code == 3
     assert "no mirror" in json.loads(out)["error"]
     assert sentences(err) == ["dsna data download: error: no mirror has VOCtrainval_11-May-2012.tar"]
+
+
+def test_data_split(run, tmp_path):
+    for k in range(5):
+        picture(tmp_path / f"{k}.png")
+    (tmp_path / "labels.csv").write_text("file,labels\n" + "".join(f"{k}.png,cat\n" for k in range(5)))
+    code, out, _ = run("data", "split", tmp_path, "--seed", 1, "--share", 0.4)
+    assert (code, out) == (0, f"{tmp_path}/labels.csv: 3 pictures of train and 2 of val\n")
+    code, out, _ = run("data", "split", tmp_path, "--seed", 1, "--share", 0.4, "--json")
+    assert (code, json.loads(out)["splits"]) == (0, {"train": 3, "val": 2})
+    code, _, err = run("data", "split", tmp_path)
+    assert (code, "has a column `split` of other splits already" in err) == (3, True)
+    code, _, err = run("data", "split", tmp_path, "--share", 1)
+    assert code == 2
