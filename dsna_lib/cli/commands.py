@@ -157,8 +157,8 @@ def figure(parser: ArgumentParser) -> None:
 
 
 def data(parser: ArgumentParser) -> None:
-    """Make, check, download or split data sets."""
-    add_commands(parser, {make: "data", check: "data", download: "data", split: "data"}, "action")
+    """Make, check, download, convert or split data sets."""
+    add_commands(parser, dict.fromkeys((make, check, download, convert, split), "data"), "action")
 
 
 def make(parser: ArgumentParser) -> None:
@@ -177,6 +177,13 @@ def download(parser: ArgumentParser) -> None:
     """Fetch PASCAL VOC 2012 and SBD."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="VOCdevkit/VOC2012 goes there (2 GB, and SBD 1.4 GB)")
     parser.add_argument("--no-sbd", action="store_true", help="leave out SBD's masks, and with them train_aug")
+
+
+def convert(parser: ArgumentParser) -> None:
+    """Write a folder's labels.csv from another tool's export."""
+    text = "COCO's or Label Studio's .json, Label Studio's .csv, or the .xml of CVAT for images"
+    parser.add_argument("export", type=Path, metavar="EXPORT", help=text)
+    parser.add_argument("root", type=Path, metavar="FOLDER", help="with the pictures; the labels.csv goes there")
 
 
 def split(parser: ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""``dsna data``: make, check, download or split data sets."""
+"""``dsna data``: make, check, download, convert or split data sets."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tqdm import tqdm
 from dsna_lib.cli.options import given
 from dsna_lib.config.drawn import DrawnConfig
 from dsna_lib.config.split import SplitConfig
-from dsna_lib.data import PictureError, Record, folder, minivoc, read_image, read_mask, voc
+from dsna_lib.data import PictureError, Record, exports, folder, minivoc, read_image, read_mask, voc
 from dsna_lib.data import download as downloads
+from dsna_lib.engine.errors import first_few
 
 
 def make(args: argparse.Namespace) -> dict[str, Any]:
@@ -65,6 +66,15 @@ def download(args: argparse.Namespace) -> dict[str, Any]:
     there = downloads.download_voc(args.root, sbd=not args.no_sbd)
     print(there)
     return {"done": 1, "folder": there}
+
+
+def convert(args: argparse.Namespace) -> dict[str, Any]:
+    """How many pictures a folder's table names, and how many of them are negative."""
+    shown = exports.convert(args.export, args.root)
+    names, negative = sorted(set().union(*shown.values())), sum(not labels for labels in shown.values())
+    told = f"{len(shown)} pictures, {negative} of them negative; classes: {first_few(names, 5)}"
+    print(f"{args.root / folder.TABLE}: {told}")
+    return {"done": len(shown), "negative": negative, "classes": names}
 
 
 def split(args: argparse.Namespace) -> dict[str, Any]:

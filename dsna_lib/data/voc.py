@@ -66,13 +66,19 @@ def _label_reader(root: Path) -> Callable[[str], list[str] | None]:
 
 
 def _names_in(annotation: Path) -> list[str] | None:
-    refuse_special(annotation, DataError)
     try:
-        return [o.findtext("name", "") for o in ElementTree.parse(annotation).iter("object")]
+        return [o.findtext("name", "") for o in read_xml(annotation).iter("object")]
     except FileNotFoundError:
         return None
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML file; a DataError names one that is none."""
+    refuse_special(path, DataError)
+    try:
+        return ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two about its encoding
-        raise DataError(f"{annotation}: is no XML, or a truncated file ({error})") from None
+        raise DataError(f"{path}: is no XML, or a truncated file ({error})") from None
 
 
 def load(root: str | Path, split: str, failed: dict[str, str] | None = None) -> Pictures:

@@ -107,3 +107,14 @@ def test_data_split(run, tmp_path):
     assert (code, "has a column `split` of other splits already" in err) == (3, True)
     code, _, err = run("data", "split", tmp_path, "--share", 1)
     assert code == 2
+
+
+def test_data_convert(run, tmp_path):
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png")
+    images = '<image name="a.png"><tag label="cat"/></image><image name="b.png"/>'
+    Path("cvat.xml").write_text(f"<annotations>{images}</annotations>")
+    code, out, _ = run("data", "convert", "cvat.xml", tmp_path)
+    assert (code, out) == (0, f"{tmp_path}/labels.csv: 2 pictures, 1 of them negative; classes: cat\n")
+    code, _, err = run("data", "convert", "gone.json", tmp_path / "new")
+    assert (code, sentences(err)) == (3, ["dsna data convert: error: gone.json: No such file or directory"])
