@@ -171,6 +171,8 @@ def check(parser: ArgumentParser) -> None:
     """Count what a VOC folder holds, and open it."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="VOCdevkit, VOC2012, or a folder laid out like it")
     parser.add_argument("--decode", action="store_true", help="open every picture and mask, and name the bad ones")
+    text = "first write the list train_aug, from the masks in SegmentationClassAug or, converting them, in SBD's folder"
+    parser.add_argument("--write-train-aug", action="store_true", help=text)
 
 
 def download(parser: ArgumentParser) -> None:

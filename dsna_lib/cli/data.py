@@ -27,6 +27,8 @@ def make(args: argparse.Namespace) -> dict[str, Any]:
 
 def check(args: argparse.Namespace) -> dict[str, Any]:
     """Counts by split, and what is missing or damaged."""
+    if args.write_train_aug:
+        print(downloads.add_train_aug(args.root))
     splits = voc.check(args.root)
     if not splits:
         raise FileNotFoundError(f"{args.root}: no splits; ImageSets/Segmentation/*.txt should list picture ids")
@@ -40,7 +42,14 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
                 failed[f"{split}/{what}"] = f"{share} are missing or damaged; --decode names them"
     if args.decode:
         failed |= _bad_files(args, list(splits))
-    return {"done": sum(counts["pictures"] for counts in splits.values()), "splits": splits, "failed": failed}
+    result: dict[str, Any] = {
+        "done": sum(counts["pictures"] for counts in splits.values()),
+        "splits": splits,
+        "failed": failed,
+    }
+    if source := downloads.train_aug_source(args.root):
+        result["warnings"] = [f"train_aug is not complete; it can be made of {source}: add --write-train-aug"]
+    return result
 
 
 def _bad_files(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from command_line import picture, sentences
 
-from dsna_lib.data import write_mask
+from dsna_lib.data import voc, write_mask
 
 
 def test_data_make_and_check(run, tmp_path):
@@ -67,6 +67,25 @@ def test_data_check_goes_on_after_a_damaged_annotation_and_names_classes_beyond(
     assert "two.png: holds class 21, the data knows 0 to 20" in failed["two"]
     assert "three.png: holds class 21" in failed["three"]
     assert not {"one", "four"} & failed.keys()
+
+
+def test_data_check_writes_train_aug_on_request(run, root, monkeypatch):
+    """From the masks' names; pictures' labels stay those of the annotations."""
+    monkeypatch.setitem(voc.SPLIT_SIZES, "train_aug", 1)
+    picture(root / "JPEGImages/five.jpg")
+    (root / "SegmentationClassAug").mkdir()
+    for name in ("one", "five"):
+        write_mask(root / f"SegmentationClassAug/{name}.png", np.full((40, 56), 3))
+    table = json.loads((root / "image_labels.json").read_text())
+    (root / "image_labels.json").write_text(json.dumps(table | {"five": ["cat"]}))
+    code, _, err = run("data", "check", root)
+    said = f"train_aug is not complete; it can be made of {root}/SegmentationClassAug: add --write-train-aug"
+    assert (code, sentences(err)) == (0, [f"dsna data check: warning: {said}"])
+    assert not (root / "ImageSets/Segmentation/train_aug.txt").exists()
+    code, out, err = run("data", "check", root, "--write-train-aug")
+    assert (code, sentences(err)) == (0, [])
+    assert "train_aug   1 listed, 1 pictures, 1 masks, 1 labels" in out
+    assert [record.labels for record in voc.load(root, "train_aug").records] == [(7,)]
 
 
 def test_data_check_without_a_data_set(run, tmp_path):
