@@ -9,7 +9,7 @@
                           lawn.jpg,
       beach.jpg
       garden/cat.png
-      masks/beach.png     optional: class indices, 255 is void
+      masks/beach.png     optional: class indices, 255 is void; or VOC's colors
 
 The table is UTF-8, with commas, semicolons or tabs between its columns; several labels of a picture are separated by
 ``;`` or ``,``. A picture without any is a negative one: the classifier learns from it, and it is annotated as
