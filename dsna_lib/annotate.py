@@ -147,7 +147,7 @@ def annotate_split(
 
     Args:
         model: an attention model; it runs on the device where it is.
-        pictures: with image labels; masks are not read.
+        pictures: with image labels; masks are not read. One without any label is background everywhere.
         kinds: of ``expansive``, ``discriminative``, ``merged``; with another `maker`, of the kinds that it makes.
         size, batch_size, precision, workers, maker, scales, flip: see :func:`dsna_lib.maps.iterate_maps`; for the
             thresholds, see :func:`pseudo_annotation`.
@@ -177,7 +177,8 @@ def annotate_split(
                 planes = picture.maps.get(kind)
                 if planes is None:
                     raise ValueError(f"this model has no {kind} map, only {', '.join(picture.maps)}")
-                annotation = pseudo_annotation(planes, picture.features, record.labels, picture.size, *thresholds)
+                given = planes, picture.features, record.labels, picture.size
+                annotation = pseudo_annotation(*given, *thresholds) if record.labels else torch.zeros(picture.size)
                 write_mask(file, annotation.cpu().numpy())
             (report.written if absent else report.skipped).append(record.id)
         except ValueError as error:

@@ -126,7 +126,7 @@ def refine_split(
     """Refine a folder of annotations; a bad picture is reported, in the pictures' order, and the rest goes on.
 
     Args:
-        pictures: whose image labels are used; masks are not read.
+        pictures: whose image labels are used; masks are not read. One without any label stays background.
         annotations: folder with ``ID.png``.
         folder: where to; what is there already is skipped.
         tau: see :func:`class_probabilities`.
@@ -154,11 +154,14 @@ def _refine_share(
         try:
             image = read_image(record.image)
             annotation = read_mask(annotations / path.name, image.shape[:2])
-            try:
-                probabilities = class_probabilities(annotation, record.labels, pictures.num_classes, tau)
-            except ValueError as error:
-                raise PictureError(f"{annotations / path.name}: {error}") from error
-            write_mask(path, refine(image, probabilities, params))
+            mask = np.zeros_like(annotation)
+            if record.labels:
+                try:
+                    probabilities = class_probabilities(annotation, record.labels, pictures.num_classes, tau)
+                except ValueError as error:
+                    raise PictureError(f"{annotations / path.name}: {error}") from error
+                mask = refine(image, probabilities, params)
+            write_mask(path, mask)
             report.written.append(record.id)
         except (OSError, ValueError, MemoryError) as error:
             report.failed[record.id] = str(error) or type(error).__name__

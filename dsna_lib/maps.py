@@ -2,8 +2,9 @@ r"""Attention maps: normalization, merging (Eq. 11), and one forward pass a pict
 
 .. math:: T_c = \hat p_c A_c + (1 - \hat p_c) S_c
 
-with A and S normalized per picture and class, and :math:`\hat p` the softmax of the class scores. A small
-score goes with a difficult, often small object, and moves the weight to the discriminative map S.
+with A and S normalized per picture and class, and :math:`\hat p` the softmax of the class scores, or the sigmoid of
+a single class's. A small score goes with a difficult, often small object, and moves the weight to the discriminative
+map S.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ def score_weight(scores: Tensor, present: Tensor | None = None) -> Tensor:
     """p-hat of Eq. 11, ``(..., C)`` in 0..1: the softmax of the class scores ``(..., C)``, which are logits.
 
     It is taken over all classes, or over those for which `present` ``(..., C)`` is true, and 0 for the others. Over the
-    present classes alone, a picture with one label would always get 1 and never use its discriminative map.
+    present classes alone, a picture with one label would always get 1 and never use its discriminative map. Where
+    there is one class in all, it is the sigmoid for the same reason.
     """
-    if present is not None:
-        scores = scores.masked_fill(~present.bool(), -torch.inf)
-    return scores.softmax(dim=-1)
+    absent = torch.zeros_like(scores, dtype=torch.bool) if present is None else ~present.bool()
+    scores = scores.masked_fill(absent, -torch.inf)
+    chances = scores.sigmoid() if scores.shape[-1] == 1 else scores.softmax(dim=-1)
+    return chances.masked_fill(absent, 0)  # the softmax over no class at all is no number
 
 
 def merge(

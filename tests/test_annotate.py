@@ -225,15 +225,22 @@ def test_thresholds_are_those_asked_for(tmp_path, split):
 
 def test_a_bad_picture_is_reported_and_the_rest_is_done(tmp_path, split):
     split.records[2].image.write_bytes(split.records[2].image.read_bytes()[:200])
-    object.__setattr__(split.records[5], "labels", ())
     report = run(split, tmp_path / "out")
-    assert report.written == ["p00", "p01", "p03", "p04", "p06"]
+    assert report.written == ["p00", "p01", "p03", "p04", "p05", "p06"]
     assert "p02.png: cannot be read as a picture" in report.failed["p02"]
-    assert "labels is empty" in report.failed["p05"]
     again = run(split, tmp_path / "out")
-    assert sorted(again.failed) == ["p02", "p05"]
+    assert list(again.failed) == ["p02"]
     assert again.written == []
-    assert sorted(again.skipped) == ["p00", "p01", "p03", "p04", "p06"]
+    assert sorted(again.skipped) == ["p00", "p01", "p03", "p04", "p05", "p06"]
+
+
+def test_a_picture_without_labels_is_background_everywhere(tmp_path, split):
+    object.__setattr__(split.records[5], "labels", ())
+    assert run(split, tmp_path / "out", kinds=["merged", "expansive"]).failed == {}
+    for kind in ("merged", "expansive"):
+        mask = read_mask(tmp_path / "out" / kind / "p05.png")
+        assert mask.shape == (25, 26)
+        assert not mask.any()
 
 
 def test_a_full_disk_stops_with_the_file_named_and_no_half_file(tmp_path, split, monkeypatch):

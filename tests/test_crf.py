@@ -248,6 +248,15 @@ def test_what_is_there_is_skipped(folder, tmp_path):
 
 
 @needs_crf
+def test_a_picture_without_labels_stays_background(folder, tmp_path):
+    pictures, annotations = folder
+    object.__setattr__(pictures.records[1], "labels", ())
+    write_mask(annotations / "p1.png", np.full((41, 48), 255))
+    assert refine_split(pictures, annotations, tmp_path / "out").failed == {}
+    assert [read_mask(tmp_path / "out" / f"p{k}.png").any() for k in range(3)] == [True, False, True]
+
+
+@needs_crf
 def test_bad_annotations_and_a_full_disk_are_reported_by_name(folder, tmp_path, monkeypatch):
     pictures, annotations = folder
     write_mask(annotations / "p0.png", np.zeros((4, 6)))

@@ -88,6 +88,18 @@ def test_score_weight_sums_to_one():
     torch.testing.assert_close(maps.score_weight(scores).sum(dim=-1), torch.ones(2))
     weight = maps.score_weight(scores, torch.tensor([[True, True, False], [False, False, True]]))
     torch.testing.assert_close(weight, torch.tensor([[0.26894142, 0.73105858, 0], [0, 0, 1]]))
+    assert maps.score_weight(scores, torch.zeros(2, 3)).tolist() == [[0, 0, 0]] * 2
+
+
+def test_a_single_class_is_weighted_by_its_sigmoid():
+    scores = torch.tensor([[0.0], [-2.0]])
+    expected = torch.tensor([[0.5], [0.11920292]])
+    torch.testing.assert_close(maps.score_weight(scores), expected)
+    torch.testing.assert_close(
+        maps.score_weight(scores, torch.tensor([[True], [False]])), expected * torch.tensor([[1.0], [0]])
+    )
+    a, s = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
+    torch.testing.assert_close(maps.merge(a, s, scores[1]), torch.tensor([[[0.88079708, 0.11920292]]]))
 
 
 def test_from_output_of_each_head():

@@ -18,6 +18,7 @@ from dsna_lib.config.drawn import DrawnConfig
 from dsna_lib.config.photos import MAX_SIDE, SEGMENTED_SIDE, SHIPPED_SCALES, SHOWN
 from dsna_lib.config.recipe import DataConfig, MapConfig, Source
 from dsna_lib.config.segmentation import SCALES, InferenceConfig, SegmentationConfig
+from dsna_lib.config.split import SplitConfig
 from dsna_lib.config.tables import TITLES, Form
 from dsna_lib.config.training import Device, SegmentationTraining, TrainingConfig
 from dsna_lib.engine.fields import choices, types_of
@@ -156,8 +157,8 @@ def figure(parser: ArgumentParser) -> None:
 
 
 def data(parser: ArgumentParser) -> None:
-    """Make, check or download data sets."""
-    add_commands(parser, {make: "data", check: "data", download: "data"}, "action")
+    """Make, check, download, convert or split data sets."""
+    add_commands(parser, dict.fromkeys((make, check, download, convert, split), "data"), "action")
 
 
 def make(parser: ArgumentParser) -> None:
@@ -170,12 +171,27 @@ def check(parser: ArgumentParser) -> None:
     """Count what a VOC folder holds, and open it."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="VOCdevkit, VOC2012, or a folder laid out like it")
     parser.add_argument("--decode", action="store_true", help="open every picture and mask, and name the bad ones")
+    text = "first write the list train_aug, from the masks in SegmentationClassAug or, converting them, in SBD's folder"
+    parser.add_argument("--write-train-aug", action="store_true", help=text)
 
 
 def download(parser: ArgumentParser) -> None:
     """Fetch PASCAL VOC 2012 and SBD."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="VOCdevkit/VOC2012 goes there (2 GB, and SBD 1.4 GB)")
     parser.add_argument("--no-sbd", action="store_true", help="leave out SBD's masks, and with them train_aug")
+
+
+def convert(parser: ArgumentParser) -> None:
+    """Write a folder's labels.csv from another tool's export."""
+    text = "COCO's or Label Studio's .json, Label Studio's .csv, or the .xml of CVAT for images"
+    parser.add_argument("export", type=Path, metavar="EXPORT", help=text)
+    parser.add_argument("root", type=Path, metavar="FOLDER", help="with the pictures; the labels.csv goes there")
+
+
+def split(parser: ArgumentParser) -> None:
+    """Draw a folder's training and validation pictures, into a column split of its labels.csv."""
+    parser.add_argument("root", type=Path, metavar="FOLDER", help="with a labels.csv, which gets the column")
+    add(parser, SplitConfig)
 
 
 # --- options of several commands --------------------------------------------------------------------------------------
@@ -197,7 +213,7 @@ def _data_set(parser: ArgumentParser, split: str | None, required: bool = False)
     text = DataConfig.__dataclass_fields__["source"].metadata["help"]
     group.add_argument("--data", choices=choices(Source), required=required, help=text)
     group.add_argument("--root", type=Path, metavar="FOLDER", help=ROOT)
-    group.add_argument("--split", default=split, help="train, train_aug, val, ...; all for a folder without splits")
+    group.add_argument("--split", default=split, help="train, train_aug, val, ...; all for all of a folder")
     group.add_argument("--limit", **at_least(1), help="only its first N pictures (default: all)")
 
 

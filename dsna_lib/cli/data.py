@@ -1,4 +1,4 @@
-"""``dsna data``: make, check or download data sets."""
+"""``dsna data``: make, check, download, convert or split data sets."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from tqdm import tqdm
 
 from dsna_lib.cli.options import given
 from dsna_lib.config.drawn import DrawnConfig
-from dsna_lib.data import PictureError, Record, minivoc, read_image, read_mask, voc
+from dsna_lib.config.split import SplitConfig
+from dsna_lib.data import PictureError, Record, exports, folder, minivoc, read_image, read_mask, voc
 from dsna_lib.data import download as downloads
+from dsna_lib.engine.errors import first_few
 
 
 def make(args: argparse.Namespace) -> dict[str, Any]:
     """The drawn data set's folder and options."""
     config = DrawnConfig(**given(args, DrawnConfig))
-    folder = minivoc.make(args.out, **asdict(config))
-    print(f"{folder}: {config.train} training and {config.val} validation pictures")
-    return {"done": config.train + config.val, "folder": folder, **asdict(config)}
+    made = minivoc.make(args.out, **asdict(config))
+    print(f"{made}: {config.train} training and {config.val} validation pictures")
+    return {"done": config.train + config.val, "folder": made, **asdict(config)}
 
 
 def check(args: argparse.Namespace) -> dict[str, Any]:
     """Counts by split, and what is missing or damaged."""
+    if args.write_train_aug:
+        print(downloads.add_train_aug(args.root))
     splits = voc.check(args.root)
     if not splits:
         raise FileNotFoundError(f"{args.root}: no splits; ImageSets/Segmentation/*.txt should list picture ids")
@@ -38,7 +42,14 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
                 failed[f"{split}/{what}"] = f"{share} are missing or damaged; --decode names them"
     if args.decode:
         failed |= _bad_files(args, list(splits))
-    return {"done": sum(counts["pictures"] for counts in splits.values()), "splits": splits, "failed": failed}
+    result: dict[str, Any] = {
+        "done": sum(counts["pictures"] for counts in splits.values()),
+        "splits": splits,
+        "failed": failed,
+    }
+    if source := downloads.train_aug_source(args.root):
+        result["warnings"] = [f"train_aug is not complete; it can be made of {source}: add --write-train-aug"]
+    return result
 
 
 def _bad_files(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, str]:
@@ -61,6 +72,23 @@ def _bad_files(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, str
 
 def download(args: argparse.Namespace) -> dict[str, Any]:
     """The folder of VOC."""
-    folder = downloads.download_voc(args.root, sbd=not args.no_sbd)
-    print(folder)
-    return {"done": 1, "folder": folder}
+    there = downloads.download_voc(args.root, sbd=not args.no_sbd)
+    print(there)
+    return {"done": 1, "folder": there}
+
+
+def convert(args: argparse.Namespace) -> dict[str, Any]:
+    """How many pictures a folder's table names, and how many of them are negative."""
+    shown = exports.convert(args.export, args.root)
+    names, negative = sorted(set().union(*shown.values())), sum(not labels for labels in shown.values())
+    told = f"{len(shown)} pictures, {negative} of them negative; classes: {first_few(names, 5)}"
+    print(f"{args.root / folder.TABLE}: {told}")
+    return {"done": len(shown), "negative": negative, "classes": names}
+
+
+def split(args: argparse.Namespace) -> dict[str, Any]:
+    """How many pictures each split got."""
+    config = SplitConfig(**given(args, SplitConfig))
+    counts = folder.draw_splits(args.root, **asdict(config))
+    print(f"{args.root / folder.TABLE}: {counts['train']} pictures of train and {counts['val']} of val")
+    return {"done": sum(counts.values()), "splits": counts, **asdict(config)}

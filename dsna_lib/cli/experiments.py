@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import timm
 
 from dsna_lib import backbones, training
-from dsna_lib.cli.main import UsageError
+from dsna_lib.cli.main import UsageError, warn
 from dsna_lib.cli.options import given
 from dsna_lib.config import recipe as recipes
 from dsna_lib.config.attention import ModelConfig
@@ -61,7 +62,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     config = _schedule(args, recipe.training)
     pictures = _pictures(args, recipe, model.backbone, recipe.data.train)
     model = replace(model, class_names=pictures.class_names)
-    return _trained(pictures, training.train_once(model, pictures, config, args.out)[1])
+    warn(args, warnings := sources.one_sided(pictures))
+    return _trained(pictures, training.train_once(model, pictures, config, args.out)[1], warnings)
 
 
 def train_segmentation(args: argparse.Namespace) -> dict[str, Any]:
@@ -103,10 +105,11 @@ def _pictures(args: argparse.Namespace, recipe: Recipe, backbone: str, split: st
     return sources.load_split(data, args.split or split, args.root)
 
 
-def _trained(pictures: Pictures, run: Run) -> dict[str, Any]:
-    path = run.folder / "model.pth"
+def _trained(pictures: Pictures, run: Run, warnings: Sequence[str] = ()) -> dict[str, Any]:
+    path, metrics = run.folder / "model.pth", run.read()["metrics"]
     print(path)
-    return {"done": len(pictures), "model": path, "folder": run.folder, **run.read()["metrics"]}
+    warned = {"warnings": [*warnings, *metrics.get("warnings", ())]}
+    return {"done": len(pictures), "model": path, "folder": run.folder, **metrics, **warned}
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

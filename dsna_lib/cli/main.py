@@ -165,6 +165,13 @@ def _report(args: argparse.Namespace, result: dict[str, Any]) -> int:
     return code
 
 
+def warn(args: argparse.Namespace, warnings: Sequence[str]) -> None:
+    """Say what to mind before long work; a command that returns it as well has it said again in the end."""
+    if _speaks():
+        for warning in warnings:
+            print(f"{args.prog}: warning: {escaped(warning)}", file=sys.stderr, flush=True)
+
+
 def _speaks() -> bool:
     """Whether this is the process that prints; one that cannot know has that to say."""
     try:

@@ -26,7 +26,7 @@ from dsna_lib.config.recipe import DataConfig, MapConfig
 from dsna_lib.config.segmentation import InferenceConfig
 from dsna_lib.crf import refine_split
 from dsna_lib.data import Pictures, Record, sources, voc
-from dsna_lib.data.pictures import without_masks
+from dsna_lib.data.pictures import DataError, without_masks
 from dsna_lib.engine import outputs, runs
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.errors import first_few
@@ -235,6 +235,8 @@ def _annotate_data(
     args: argparse.Namespace, pictures: Pictures, file: ModelFile, out: Path, config: AnnotationConfig
 ) -> tuple[Report, list[str]]:
     """Annotate a split, and refine some kinds of its annotations; also the names of the folders in `out`."""
+    if not any(record.labels for record in pictures.records):  # such as VOC's test split, whose labels are not public
+        raise DataError(f"no picture of split {args.split} has a label", "annotate one whose image labels are known")
     kinds, how, who = _kinds(args, file), _map_options(args), Workers(args.jobs, args.scheduler)
     refined = [] if config.crf == "none" else _refined(args, kinds)
     threshold = {"foreground_threshold": config.foreground_threshold}

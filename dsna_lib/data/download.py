@@ -10,9 +10,11 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from scipy.io import loadmat
 from tqdm.auto import tqdm
 
@@ -47,6 +49,12 @@ SBD = Archive(
     kind="SBD: masks of the split train_aug",
 )
 TRAIN_AUG = "ImageSets/Segmentation/train_aug.txt"
+AUGMENTED = "SegmentationClassAug"
+SBD_PLACES = tuple(
+    f"{inside}{place}"
+    for inside in ("", "benchmark/", "SBD/", "sbd/", "VOCaug/")
+    for place in ("benchmark_RELEASE/dataset", "dataset", "")
+)
 SBD_FILE = re.compile(r"(?:\./)?benchmark_RELEASE/dataset/(?:(?:train|val)\.txt|cls/(\d{4}_\d{6})\.mat)")
 
 
@@ -55,7 +63,8 @@ def download_voc(root: str | Path, sbd: bool = True, archives: str | Path | None
 
     The split ``train_aug`` is (VOC's train + SBD's train and val) - VOC's val: 10,582 pictures. VOC's own masks stay in
     ``SegmentationClass``; ``SegmentationClassAug`` receives SBD's of the others, which know no void. One that somebody
-    else made (12,031 masks in the widely used zip) serves as well: the list is read off its file names.
+    else made (12,031 masks in the widely used zip) serves as well: the list is read off its file names. So
+    does SBD's own folder, where one lies beside VOC's.
 
     Who comes while another program does it waits, and then finds it done. What there is in the end has every picture,
     label and mask that its lists name.
@@ -76,23 +85,22 @@ def download_voc(root: str | Path, sbd: bool = True, archives: str | Path | None
         folder = voc.find_root(root)
     except FileNotFoundError:
         folder = Path(root) / "VOCdevkit" / "VOC2012"
-    if _wanted(folder, sbd):
+    if _wanted(folder, Path(root), sbd):
         with locked(folder.absolute()):
-            _install(folder, Path(root), _wanted(folder, sbd), archives)
-    masks = folder / "SegmentationClassAug"
-    if sbd and not (folder / TRAIN_AUG).is_file():
-        _write_train_aug(folder, {path.stem for path in masks.glob("*.png")}, masks)
+            _install(folder, Path(root), _wanted(folder, Path(root), sbd), archives)
+    if sbd and train_aug_source(root):
+        add_train_aug(root)
     _refuse_gaps(folder, ("train", "val", "train_aug") if sbd else ("train", "val"))
     return folder
 
 
-def _wanted(folder: Path, sbd: bool) -> list[Archive]:
+def _wanted(folder: Path, root: Path, sbd: bool) -> list[Archive]:
     """What is not there yet; a folder of something else is refused."""
     wanted = []
     if not (folder / "JPEGImages").is_dir():
         refuse_filled(folder)
         wanted.append(VOC2012)
-    if sbd and not (folder / "SegmentationClassAug").is_dir():
+    if sbd and not (folder / AUGMENTED).is_dir() and find_sbd(root, folder) is None:
         wanted.append(SBD)
     return wanted
 
@@ -110,7 +118,7 @@ def _install(folder: Path, root: Path, wanted: list[Archive], archives: str | Pa
     if VOC2012 in fetched:
         unpack(fetched[VOC2012], folder, inside="VOCdevkit/VOC2012", check=partial(_refuse_gaps, name=VOC2012.name))
     if SBD in fetched:
-        _convert_sbd(fetched[SBD], folder)
+        _convert_sbd(fetched[SBD], _files_of_archive(fetched[SBD]), folder)
 
 
 def _refuse_gaps(folder: Path, splits: tuple[str, ...] = ("train", "val"), name: str = "") -> None:
@@ -133,23 +141,84 @@ def _refuse_gaps(folder: Path, splits: tuple[str, ...] = ("train", "val"), name:
                 raise DownloadError(f"{name or folder}: {said}", "move it away and run this again")
 
 
-def _convert_sbd(archive_path: Path, folder: Path) -> None:
-    """Convert the SBD masks that VOC lacks, straight from the archive, and write the list ``train_aug``."""
+def find_sbd(root: str | Path, folder: Path) -> Path | None:
+    """SBD's own folder, with ``cls/*.mat``, ``train.txt`` and ``val.txt``, under `root` or around VOC's `folder`."""
+    for base in dict.fromkeys((Path(root), folder, folder.parent, folder.parent.parent)):
+        for place in (base / inner for inner in SBD_PLACES):
+            if (place / "cls").is_dir() and all((place / name).is_file() for name in ("train.txt", "val.txt")):
+                return place
+    return None
+
+
+def train_aug_source(root: str | Path) -> Path | None:
+    """What :func:`add_train_aug` would make the split of, where it is not complete and there is something."""
+    try:
+        folder = voc.find_root(root)
+    except FileNotFoundError:  # no VOC, no source
+        return None
+    if (folder / AUGMENTED).is_dir():
+        return None if (folder / TRAIN_AUG).is_file() else folder / AUGMENTED
+    return find_sbd(root, folder)
+
+
+def add_train_aug(root: str | Path) -> Path:
+    """Write the list ``train_aug``, from the names of the masks in ``SegmentationClassAug`` or else from SBD's folder.
+
+    SBD's masks are converted into ``SegmentationClassAug``; its folder stays as it is.
+
+    Returns:
+        The list, which is left alone where it is there with its masks.
+
+    Raises:
+        DownloadError: nothing to make it of, damaged masks, a full disk or a wrong count.
+    """
+    folder, source = voc.find_root(root), train_aug_source(root)
+    if source == folder / AUGMENTED:
+        _write_train_aug(folder, {path.stem for path in source.glob("*.png")}, source)
+    elif source is not None:
+        _convert_sbd(source, _files_of_folder(source), folder)
+    elif not (folder / AUGMENTED).is_dir():
+        said = f"{folder}: there is neither {AUGMENTED} nor SBD's folder (benchmark_RELEASE) to make train_aug of"
+        raise DownloadError(said, "`dsna data download` fetches it")
+    return folder / TRAIN_AUG
+
+
+SBDFiles = Iterator[tuple[str | None, Callable[[], bytes]]]  # ids of masks, None for a list of ids, and what reads them
+
+
+def _files_of_archive(archive_path: Path) -> SBDFiles:
+    with tarfile.open(archive_path, "r|*") as tar:
+        for member in tqdm(tar, desc="converting SBD masks", unit=" files", leave=False):
+            match = SBD_FILE.fullmatch(member.name)
+            file = tar.extractfile(member) if match else None
+            if match and file:
+                yield match[1], file.read
+
+
+def _files_of_folder(dataset: Path) -> SBDFiles:
+    yield from ((None, (dataset / name).read_bytes) for name in ("train.txt", "val.txt"))
+    for path in tqdm(sorted((dataset / "cls").glob("*.mat")), desc="converting SBD masks", unit=" files", leave=False):
+        yield path.stem, path.read_bytes
+
+
+def _convert_sbd(source: Path, files: SBDFiles, folder: Path) -> None:
+    """Convert the SBD masks that VOC lacks, straight from archive or folder, and write the list ``train_aug``."""
     listed = set()
-    with staged(archive_path, folder / "SegmentationClassAug") as staging:
-        with tarfile.open(archive_path, "r|*") as tar:
-            for member in tqdm(tar, desc="converting SBD masks", unit=" files", leave=False):
-                match = SBD_FILE.fullmatch(member.name)
-                file = tar.extractfile(member) if match else None
-                if match is None or file is None:
-                    continue
-                if match[1] is None:
-                    listed.update(file.read().decode().split())
-                elif not (folder / "SegmentationClass" / f"{match[1]}.png").is_file():
-                    content = loadmat(io.BytesIO(file.read()), variable_names=["GTcls"])
-                    write_mask(staging / f"{match[1]}.png", content["GTcls"]["Segmentation"][0, 0])
+    with staged(source, folder / AUGMENTED) as staging:
+        for i, read in files:
+            if i is None:
+                listed.update(read().decode().split())
+            elif not (folder / "SegmentationClass" / f"{i}.png").is_file():
+                write_mask(staging / f"{i}.png", _sbd_mask(f"{source}, {i}.mat", read()))
         # The list first: it alone would not keep a later run from making the masks, the other way round would.
         _write_train_aug(folder, listed, staging)
+
+
+def _sbd_mask(where: str, content: bytes) -> np.ndarray:
+    try:
+        return loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
+    except Exception as error:  # whatever a damaged file makes scipy raise
+        raise DownloadError(f"{where}: is damaged ({error})", "delete SBD and fetch it again") from error
 
 
 def _write_train_aug(folder: Path, extra: set[str], masks: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from dsna_lib.engine.errors import DsnaError
+from dsna_lib.engine.errors import DsnaError, first_few
 from dsna_lib.engine.files import leads_out, refuse_special, write_atomically
 
 VOID = 255
@@ -115,21 +115,21 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, num_classes
     """Read a mask of class indices ``(H, W)`` uint8: 0 background, 1..C classes, 255 void.
 
     Args:
-        path: a palette or grey PNG.
+        path: a palette or grey PNG, or an RGB one in VOC's colors, see :func:`palette`.
         size: the ``(height, width)`` it must have, usually its picture's.
         num_classes: C; by default as many as a mask can hold.
 
     Raises:
-        PictureError: missing, not single-channel, of another size, or with a class beyond the C.
+        PictureError: missing, of another kind or size, or with a color that is no class or a class beyond the C.
     """
     with _opened(path, "mask") as image:
         # Pillow spreads the greys of a PNG of 2 or 4 bits over 0..255; the indices are what the file holds.
         stored = [tile[3] for tile in getattr(image, "tile", [])] if image.format == "PNG" else []
         step = 85 if "L;2" in stored else 17 if "L;4" in stored else 1
         mode, mask = image.mode, np.array(image)
-    if mode not in ("P", "L", "1"):
-        raise PictureError(f"{path}: a mask holds class indices (palette or grey), this one is {mode}")
-    mask = mask.astype(np.uint8) // step
+    if mode not in ("P", "L", "1", "RGB"):
+        raise PictureError(f"{path}: a mask holds class indices (palette or grey) or VOC's colors, this one is {mode}")
+    mask = _class_of_colors(path, mask) if mode == "RGB" else mask.astype(np.uint8) // step
     if size is not None and mask.shape != tuple(size):
         its, wanted = (f"{w} x {h}" for h, w in (mask.shape, size))
         raise PictureError(f"{path}: the mask is {its}, its picture {wanted} (width x height)")
@@ -137,6 +137,22 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, num_classes
     if strange.size:
         raise PictureError(f"{path}: holds class {strange[0]}, the data knows 0 to {num_classes}")
     return mask
+
+
+def _class_of_colors(path: str | Path, colors: np.ndarray) -> np.ndarray:
+    """The class indices ``(H, W)`` of a mask in VOC's colors ``(H, W, 3)``."""
+    known, (found, places) = _packed(palette()), np.unique(_packed(colors), return_inverse=True)
+    if len(strange := np.setdiff1d(found, known)):
+        named = first_few([f"#{color:06x}" for color in strange])
+        said = f"{path}: holds colors that are no class of VOC's palette, {named}"
+        raise PictureError(said, "save it as class indices, or unsmoothed and uncompressed (as PNG) in VOC's colors")
+    order = np.argsort(known)
+    return order[np.searchsorted(known, found, sorter=order)].astype(np.uint8)[places].reshape(colors.shape[:2])
+
+
+def _packed(colors: np.ndarray) -> np.ndarray:
+    """Colors ``(..., 3)`` as one number each."""
+    return colors @ np.array([1 << 16, 1 << 8, 1])
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:

@@ -18,7 +18,7 @@ def load(source: str, split: str, root: str | Path | None = None, drawn: int = D
 
     Args:
         source: ``"minivoc"`` (drawn on first use), ``"voc"`` or ``"folder"`` (these two need `root`).
-        split: such as ``"train"``, ``"train_aug"`` or ``"val"``; ``"all"`` of a folder without a column ``split``.
+        split: such as ``"train"``, ``"train_aug"`` or ``"val"``; ``"all"`` of a folder, whatever its splits.
         root: where the data set lies.
         drawn: how many training pictures ``minivoc`` has, where it lies in the cache.
 
@@ -50,3 +50,13 @@ def load_split(data: DataConfig, split: str, root: str | Path | None = None) -> 
     if not len(pictures):
         raise SettingError(f"the split {split} of {root or data.source} lists no pictures")
     return subset(pictures, data.limit)
+
+
+def one_sided(pictures: Pictures) -> list[str]:
+    """A warning for each class that every picture shows: a classifier cannot learn what tells it from others."""
+    everywhere = set(range(pictures.num_classes)).intersection(*(record.labels for record in pictures.records))
+    names, count = [pictures.class_names[c] for c in sorted(everywhere)], len(pictures)
+    return [
+        f"all {count} pictures show {name}, so that nothing teaches what is no {name}: add pictures without it"
+        for name in names
+    ]

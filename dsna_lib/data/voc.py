@@ -9,8 +9,9 @@ Sources: Everingham et al., IJCV 2010 (VOC); Hariharan et al., ICCV 2011 (SBD: `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from dsna_lib.data.pictures import DataError, Pictures, Record, checked_names
@@ -25,9 +26,12 @@ SPLIT_SIZES = {"train": 1464, "val": 1449, "train_aug": 10582}
 
 
 def find_root(root: str | Path) -> Path:
-    """The folder with ``JPEGImages``: `root`, or VOC2012 or VOCdevkit/VOC2012 under it, else a FileNotFoundError."""
+    """The folder with ``JPEGImages``: `root`, or VOC2012 or VOCdevkit/VOC2012 under it, else a FileNotFoundError.
+
+    The latter may lie in a folder named as its archive, ``VOCtrainval_11-May-2012``.
+    """
     places = [Path(root) / inner for inner in ("", "VOC2012", "VOCdevkit/VOC2012")]
-    for place in places:
+    for place in (*places, *sorted(Path(root).glob("VOCtrainval*/VOCdevkit/VOC2012"))):
         if (place / "JPEGImages").is_dir():
             return place
     looked = ", ".join(str(place) for place in places)
@@ -45,13 +49,24 @@ def class_indices(names: Iterable[str], class_names: tuple[str, ...], where: str
 
 
 def split_ids(root: Path, split: str) -> list[str]:
-    """The picture ids of a split, in the file's order; a FileNotFoundError lists the splits that there are."""
+    """The picture ids of a split, in the file's order; a FileNotFoundError lists the splits that there are.
+
+    Lists come with more than ids: often each line holds the paths of a picture and of its mask.
+    """
     folder = root / "ImageSets" / "Segmentation"
     path = folder / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"{path}: no split {split!r} here; there is {known}")
-    return path.read_text().split()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [_id(line.split()[0]) for line in lines if line.strip()]
+
+
+def _id(listed: str) -> str:
+    """The id that a list names; of a picture's path it is what stands after ``JPEGImages``, or the file's name."""
+    path = re.sub(r"\.(jpe?g|png)$", "", listed.replace("\\", "/"), flags=re.IGNORECASE)
+    name = path.rpartition("JPEGImages/")[2]
+    return name if name != path or path == listed else PurePosixPath(path).name
 
 
 def _label_reader(root: Path) -> Callable[[str], list[str] | None]:
@@ -66,13 +81,19 @@ def _label_reader(root: Path) -> Callable[[str], list[str] | None]:
 
 
 def _names_in(annotation: Path) -> list[str] | None:
-    refuse_special(annotation, DataError)
     try:
-        return [o.findtext("name", "") for o in ElementTree.parse(annotation).iter("object")]
+        return [o.findtext("name", "") for o in read_xml(annotation).iter("object")]
     except FileNotFoundError:
         return None
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML file; a DataError names one that is none."""
+    refuse_special(path, DataError)
+    try:
+        return ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two about its encoding
-        raise DataError(f"{annotation}: is no XML, or a truncated file ({error})") from None
+        raise DataError(f"{path}: is no XML, or a truncated file ({error})") from None
 
 
 def load(root: str | Path, split: str, failed: dict[str, str] | None = None) -> Pictures:
@@ -128,16 +149,18 @@ def _record(root: Path, i: str, labels: tuple[int, ...] = ()) -> Record:
 def check(root: str | Path) -> dict[str, dict[str, int]]:
     """For each split of a VOC folder: ``listed`` ids, and ``pictures``, ``masks`` and usable ``labels`` that are there.
 
-    Beside them ``expected``, the full VOC's count; 0 where the split is none of VOC's.
+    Beside them ``expected``, the full VOC's count; 0 where the split is none of VOC's. That a picture shows no class is
+    usable, except in ``test``, whose labels are not public.
     """
     root, report = find_root(root), {}
     for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
-        records = load(root, path.stem, failed={}).records
+        failed: dict[str, str] = {}
+        records = load(root, path.stem, failed).records
         report[path.stem] = {
             "listed": len(records),
             "pictures": sum(record.image.is_file() for record in records),
             "masks": sum(record.mask is not None for record in records),
-            "labels": sum(bool(record.labels) for record in records),
+            "labels": sum(bool(r.labels) or (path.stem != "test" and r.id not in failed) for r in records),
             "expected": SPLIT_SIZES.get(path.stem, 0),
         }
     return report

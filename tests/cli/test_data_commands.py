@@ -1,12 +1,12 @@
-"""``dsna data``: make, check, download."""
+"""``dsna data``: make, check, download, split."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-from command_line import sentences
+from command_line import picture, sentences
 
-from dsna_lib.data import write_mask
+from dsna_lib.data import voc, write_mask
 
 
 def test_data_make_and_check(run, tmp_path):
@@ -69,6 +69,25 @@ def test_data_check_goes_on_after_a_damaged_annotation_and_names_classes_beyond(
     assert not {"one", "four"} & failed.keys()
 
 
+def test_data_check_writes_train_aug_on_request(run, root, monkeypatch):
+    """From the masks' names; pictures' labels stay those of the annotations."""
+    monkeypatch.setitem(voc.SPLIT_SIZES, "train_aug", 1)
+    picture(root / "JPEGImages/five.jpg")
+    (root / "SegmentationClassAug").mkdir()
+    for name in ("one", "five"):
+        write_mask(root / f"SegmentationClassAug/{name}.png", np.full((40, 56), 3))
+    table = json.loads((root / "image_labels.json").read_text())
+    (root / "image_labels.json").write_text(json.dumps(table | {"five": ["cat"]}))
+    code, _, err = run("data", "check", root)
+    said = f"train_aug is not complete; it can be made of {root}/SegmentationClassAug: add --write-train-aug"
+    assert (code, sentences(err)) == (0, [f"dsna data check: warning: {said}"])
+    assert not (root / "ImageSets/Segmentation/train_aug.txt").exists()
+    code, out, err = run("data", "check", root, "--write-train-aug")
+    assert (code, sentences(err)) == (0, [])
+    assert "train_aug   1 listed, 1 pictures, 1 masks, 1 labels" in out
+    assert [record.labels for record in voc.load(root, "train_aug").records] == [(7,)]
+
+
 def test_data_check_without_a_data_set(run, tmp_path):
     code, _, err = run("data", "check", tmp_path / "nowhere")
     assert code == 3
@@ -93,3 +112,28 @@ def test_data_download(run, monkeypatch):
     assert code == 3
     assert "no mirror" in json.loads(out)["error"]
     assert sentences(err) == ["dsna data download: error: no mirror has VOCtrainval_11-May-2012.tar"]
+
+
+def test_data_split(run, tmp_path):
+    for k in range(5):
+        picture(tmp_path / f"{k}.png")
+    (tmp_path / "labels.csv").write_text("file,labels\n" + "".join(f"{k}.png,cat\n" for k in range(5)))
+    code, out, _ = run("data", "split", tmp_path, "--seed", 1, "--share", 0.4)
+    assert (code, out) == (0, f"{tmp_path}/labels.csv: 3 pictures of train and 2 of val\n")
+    code, out, _ = run("data", "split", tmp_path, "--seed", 1, "--share", 0.4, "--json")
+    assert (code, json.loads(out)["splits"]) == (0, {"train": 3, "val": 2})
+    code, _, err = run("data", "split", tmp_path)
+    assert (code, "has a column `split` of other splits already" in err) == (3, True)
+    code, _, err = run("data", "split", tmp_path, "--share", 1)
+    assert code == 2
+
+
+def test_data_convert(run, tmp_path):
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png")
+    images = '<image name="a.png"><tag label="cat"/></image><image name="b.png"/>'
+    Path("cvat.xml").write_text(f"<annotations>{images}</annotations>")
+    code, out, _ = run("data", "convert", "cvat.xml", tmp_path)
+    assert (code, out) == (0, f"{tmp_path}/labels.csv: 2 pictures, 1 of them negative; classes: cat\n")
+    code, _, err = run("data", "convert", "gone.json", tmp_path / "new")
+    assert (code, sentences(err)) == (3, ["dsna data convert: error: gone.json: No such file or directory"])

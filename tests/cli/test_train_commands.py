@@ -11,7 +11,7 @@ from command_line import picture, sentences
 from dsna_lib import attention, training
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.config.training import SegmentationTraining, TrainingConfig
-from dsna_lib.data import transforms, write_mask
+from dsna_lib.data import read_mask, transforms, write_mask
 from dsna_lib.engine.devices import native_precision
 from dsna_lib.engine.files import read_json
 from dsna_lib.segmentation import training as segmentation_training
@@ -201,12 +201,33 @@ def test_train_out_of_memory_says_what_to_lower(run, original, monkeypatch):
     assert "lower --batch-size or --crop, or use --precision bf16" in err
 
 
+def test_train_and_annotate_a_folder_of_one_class(run, tmp_path):
+    """As the README has it, without a column of splits; every picture of the one class is warned of at once."""
+    for name in "abcd":
+        picture(tmp_path / f"{name}.png")
+    table = "file,labels\na.png,zebra\nb.png,zebra\n"
+    data = ["--data", "folder", "--root", tmp_path]
+    (tmp_path / "labels.csv").write_text(table)
+    code, _, err = run("train", *data, *SHORT, *BARE, "--out", "one-sided", "--json")
+    warning = "dsna train: warning: all 2 pictures show zebra, so that nothing teaches what is no zebra: add pictures "
+    assert (code, [line.startswith(warning) for line in sentences(err)]) == (0, [True, True])
+    (tmp_path / "labels.csv").write_text(table + "c.png,\nd.png,\n")
+    code, _, err = run("train", *data, *SHORT, *BARE, "--out", "trained")
+    assert (code, sentences(err)) == (0, [])
+    words = ["--model", "trained/model.pth", "--size", 32, "--device", "cpu", "--no-crf"]
+    assert run("annotate", *data, *words, "--out", "annotations")[0] == 0
+    assert [read_mask(f"annotations/merged/{name}.png").any() for name in "abcd"] == [True, True, False, False]
+    (tmp_path / "labels.csv").write_text(table.replace("zebra", "") + "c.png,zebra\n")
+    code, _, err = run("annotate", *data, *words, "--limit", 2, "--out", "nothing")
+    assert (code, "no picture of split train has a label" in err, Path("nothing").exists()) == (3, True, False)
+
+
 def test_train_on_a_folder_and_on_minivoc(run, tmp_path):
     """Both are there; a split that they lack is wrong usage."""
     picture(tmp_path / "a.png")
-    (tmp_path / "labels.csv").write_text("file,labels\na.png,cat\n")
+    (tmp_path / "labels.csv").write_text("file,labels,split\na.png,cat,train\n")
     code, _, err = run("train", "--data", "folder", "--root", tmp_path, "--split", "test")
-    assert (code, "has no column `split`, so there is no split 'test'" in err) == (2, True)
+    assert (code, "no row has split 'test'; there is train" in err) == (2, True)
     code, _, err = run("train", "--data", "minivoc", "--split", "test")
     assert (code, "no split 'test'" in err) == (2, True)
     code, _, err = run("train", "--data", "folder", "--root", tmp_path / "gone")

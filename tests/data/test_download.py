@@ -112,6 +112,37 @@ def test_download_voc_reads_the_list_off_masks_made_elsewhere(tiny, tmp_path):
     assert [path for path, _ in tiny.requests] == ["/voc"]
 
 
+@pytest.mark.parametrize("place", ["benchmark_RELEASE/dataset", "VOCdevkit/VOCaug/dataset", "VOCdevkit/VOC2012/SBD"])
+def test_sbds_own_folder_is_found_and_converted(tiny, tmp_path, place):
+    folder = download_voc(tmp_path, sbd=False)
+    assert download.train_aug_source(tmp_path) is None
+    with pytest.raises(DownloadError, match="neither SegmentationClassAug nor SBD's folder"):
+        download.add_train_aug(tmp_path)
+    (tmp_path / place / "cls").mkdir(parents=True)
+    for name, ids in {"train": SBD_TRAIN, "val": SBD_VAL}.items():
+        (tmp_path / place / f"{name}.txt").write_text("\n".join(ids))
+        for i in ids:
+            (tmp_path / place / f"cls/{i}.mat").write_bytes(sbd_mat(SBD_MASK))
+    assert download.train_aug_source(tmp_path) == tmp_path / place
+    download_voc(tmp_path)
+    assert [path for path, _ in tiny.requests] == ["/voc"]
+    assert voc.split_ids(folder, "train_aug") == [*TRAIN, "2008_000004", "2008_000005"]
+    np.testing.assert_array_equal(read_mask(folder / "SegmentationClassAug/2008_000005.png"), SBD_MASK)
+    assert download.train_aug_source(tmp_path) is None
+    assert download.add_train_aug(tmp_path) == folder / download.TRAIN_AUG
+
+
+def test_a_damaged_mask_of_sbd_is_named(tiny, tmp_path):
+    folder, sbd = download_voc(tmp_path, sbd=False), tmp_path / "benchmark_RELEASE/dataset"
+    (sbd / "cls").mkdir(parents=True)
+    for name in ("train.txt", "val.txt"):
+        (sbd / name).write_text("2008_000004")
+    (sbd / "cls/2008_000004.mat").write_bytes(sbd_mat(SBD_MASK)[:99])
+    with pytest.raises(DownloadError, match=r"dataset, 2008_000004.mat: is damaged"):
+        download.add_train_aug(tmp_path)
+    assert not (folder / "SegmentationClassAug").exists()
+
+
 def test_a_wrong_count_is_said_and_nothing_is_written(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(voc.SPLIT_SIZES, "train_aug", 10582)
     with pytest.raises(DownloadError, match="train_aug comes out with 4 pictures instead of 10,582"):

@@ -97,9 +97,83 @@ def test_splits_share_their_classes(root):
         folder.load(root, split="test")
 
 
-def test_a_split_without_the_column(root):
-    with pytest.raises(DataError, match="no column `split`, so there is no split 'train'"):
-        folder.load(write(root, "file,labels\nbeach.jpg,dog\n"), split="train")
+@pytest.mark.parametrize("split", ["train", "val", None])
+def test_without_the_column_all_rows_belong_to_each_split(root, split):
+    write(root, "file,labels\nbeach.jpg,dog\nstreet.jpg,car\n")
+    assert [record.id for record in folder.load(root, split=split).records] == ["beach", "street"]
+
+
+def test_an_empty_cell_of_the_column_belongs_to_no_split(root):
+    write(root, "file,labels,split\nbeach.jpg,dog,train\nstreet.jpg,car,\n")
+    assert [record.id for record in folder.load(root, split="train").records] == ["beach"]
+    assert len(folder.load(root)) == 2
+    with pytest.raises(DataError, match="no row has split 'val'; there is train"):
+        folder.load(root, split="val")
+
+
+@pytest.mark.parametrize("row", ["street.jpg,", "street.jpg", "street.jpg, ; ", 'street.jpg,""'])
+def test_a_picture_without_labels_is_a_negative_one(root, row):
+    pictures = folder.load(write(root, f"file,labels\nbeach.jpg,zebra\n{row}\n"))
+    assert pictures.class_names == ("zebra",)
+    assert pictures.targets().tolist() == [[1.0], [0.0]]
+    assert pictures[1]["labels"].tolist() == [0.0]
+
+
+def test_a_table_of_negatives_alone_names_no_class(root):
+    write(root, "file,labels\nbeach.jpg,\nstreet.jpg,\n")
+    with pytest.raises(DataError, match=r"labels.csv: no row has a label; name the classes"):
+        folder.load(root)
+    assert folder.load(root, class_names=["zebra"]).targets().tolist() == [[0.0], [0.0]]
+
+
+@pytest.fixture
+def many(tmp_path):
+    """24 pictures: 8 of dogs, two of which show a cat, too; 4 of cats alone; 12 of nothing."""
+    labels = ["dog"] * 6 + ["cat;dog"] * 2 + ["cat"] * 4 + [""] * 12
+    for k in range(len(labels)):
+        Image.new("RGB", (6, 4)).save(tmp_path / f"{k}.png")
+    rows = [f"{k}.png;nice, is it;{names.replace(';', ',')}" for k, names in enumerate(labels)]
+    return write(tmp_path, "\n".join(["File;note;labels;", *rows]))
+
+
+def test_a_drawn_split_shares_out_each_class_alike(many):
+    assert folder.draw_splits(many, 0.5, seed=3) == {"train": 12, "val": 12}
+    for split in ("train", "val"):
+        shown = folder.load(many, split=split).targets()
+        assert shown.any(dim=1).sum() == 6
+        assert shown[:, 7].sum() == 3  # of the six pictures with a cat, the rarer class
+    assert folder.draw_splits(many, 0.5, seed=3) == {"train": 12, "val": 12}  # once more is the same
+
+
+@pytest.mark.parametrize("share, count", [(0.1, 2), (0.2, 5), (0.9, 22)])
+def test_a_drawn_split_has_its_share_and_follows_the_seed(many, share, count):
+    before, drawn = (many / "labels.csv").read_text(), []
+    for seed in (0, 0, 1):
+        (many / "labels.csv").write_text(before)
+        assert folder.draw_splits(many, share, seed)["val"] == count
+        drawn.append([record.id for record in folder.load(many, split="val").records])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_drawn_split_keeps_the_rest_of_the_table(many):
+    folder.draw_splits(many)
+    lines = (many / "labels.csv").read_text().splitlines()
+    assert lines[0] == "File;note;labels;;split"
+    assert lines[7] in (f"6.png;nice, is it;cat,dog;;{split}" for split in ("train", "val"))
+    assert len(lines) == 25
+
+
+def test_other_splits_are_not_drawn_over(root):
+    text = "file,labels,split\nbeach.jpg,dog,train\nstreet.jpg,car,test\n"
+    with pytest.raises(DataError, match="labels.csv: has a column `split` of other splits already; take it out"):
+        folder.draw_splits(write(root, text), 0.5)
+    assert (root / "labels.csv").read_text() == text
+
+
+def test_a_share_that_leaves_a_split_empty_is_refused(root):
+    write(root, "file,labels\nbeach.jpg,dog\nstreet.jpg,car\n")
+    with pytest.raises(DataError, match="a share of 0.1 of 2 pictures leaves a split empty; change `share`"):
+        folder.draw_splits(root, 0.1)
 
 
 def test_masks_are_found_and_checked_when_read(root):
@@ -124,9 +198,6 @@ def test_masks_are_found_and_checked_when_read(root):
         ("file,labels\n\n", "has no rows"),
         ("file,labels\ngone.jpg,dog\n", r"row 2 \(gone.jpg\): there is no file .*gone.jpg"),
         ("file,labels\ngarden,dog\n", r"row 2 \(garden\): there is no file"),
-        ("file,labels\n\nbeach.jpg,\n", r"row 3 \(beach.jpg\) has no labels"),
-        ("file,labels\nbeach.jpg\n", r"row 2 \(beach.jpg\) has no labels"),
-        ("file,labels\nbeach.jpg, ; \n", r"row 2 \(beach.jpg\) has no labels"),
         ("file,labels\n,dog\n", "row 2 names no file"),
         (
             "file,labels\nbeach.jpg,dog,cat\n",
@@ -191,7 +262,7 @@ def test_an_unknown_class_gets_a_suggestion_and_the_known_names(root):
 
 
 def test_all_problems_are_counted_and_five_shown_in_order(root):
-    rows = [f"gone{i}.jpg,dog" for i in range(6)] + ["beach.jpg,"]
+    rows = [f"gone{i}.jpg,dog" for i in range(6)] + [",beach"]
     rows.insert(1, "too.jpg,many,cells")
     with pytest.raises(DataError) as error:
         folder.load(write(root, "\n".join(["file,labels", *rows])))

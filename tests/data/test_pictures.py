@@ -191,6 +191,22 @@ def test_masks_that_are_grey_or_have_two_values(tmp_path):
     assert read_mask(saved(tmp_path, two)).tolist() == [[0, 1]]
 
 
+def test_masks_in_vocs_colors_are_read_as_classes(tmp_path):
+    every = np.arange(256, dtype=np.uint8).reshape(4, 64)
+    np.testing.assert_array_equal(read_mask(saved(tmp_path, Image.fromarray(palette()[every]))), every)
+    path = saved(tmp_path, Image.fromarray(palette()[INDICES]))
+    np.testing.assert_array_equal(read_mask(path, (2, 3), 21), INDICES)
+    with pytest.raises(PictureError, match="picture.png: holds class 21, the data knows 0 to 20"):
+        read_mask(path, num_classes=20)
+
+
+def test_colors_that_are_no_class_are_named(tmp_path):
+    colors = palette()[INDICES]
+    colors[0, 0], colors[1, 1] = (255, 0, 16), (129, 0, 0)
+    with pytest.raises(PictureError, match="no class of VOC's palette, #810000, #ff0010; save it as class indices"):
+        read_mask(saved(tmp_path, Image.fromarray(colors)))
+
+
 def grey_png(path: Path, bits: int, rows: list[bytes], width: int) -> Path:
     """A grey PNG of few bits a pixel, which Pillow does not write itself."""
 
@@ -238,10 +254,8 @@ def test_as_many_classes_as_a_mask_can_hold():
 
 
 def test_bad_masks_are_named(tmp_path):
-    with pytest.raises(
-        PictureError, match=r"picture.png: a mask holds class indices \(palette or grey\), this one is RGB"
-    ):
-        read_mask(saved(tmp_path, Image.fromarray(RGB)))
+    with pytest.raises(PictureError, match=r"a mask holds class indices \(palette or grey\) or VOC's colors, .* RGBA"):
+        read_mask(saved(tmp_path, Image.fromarray(RGB).convert("RGBA")))
     with pytest.raises(PictureError, match="gone.png: no such mask"):
         read_mask(tmp_path / "gone.png")
     write_mask(tmp_path / "cut.png", np.random.default_rng(0).integers(0, 256, (64, 64)))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dsna_lib.config.recipe import DataConfig
-from dsna_lib.data import minivoc
-from dsna_lib.data.sources import load_split
+from dsna_lib.data import Pictures, Record, minivoc
+from dsna_lib.data.sources import load_split, one_sided
 from dsna_lib.engine.errors import DsnaError, SettingError
 
 
@@ -41,3 +41,14 @@ def test_an_empty_split_is_refused(root):
 def test_an_unknown_split_is_named_with_those_there_are(root, source):
     with pytest.raises((DsnaError, FileNotFoundError), match="no split 'trian'.* train, val"):
         load_split(DataConfig(source), "trian", root)
+
+
+@pytest.mark.parametrize(
+    "labels, warned",
+    [([(0,), (0, 1)], ["cat"]), ([(0, 1), (0, 1)], ["cat", "dog"]), ([(0,), ()], []), ([(0,), (1,)], [])],
+)
+def test_a_class_that_every_picture_shows_is_warned_of(labels, warned):
+    records = [Record(str(k), Path(f"{k}.png"), shown) for k, shown in enumerate(labels)]
+    warnings = one_sided(Pictures(records, ("cat", "dog")))
+    assert [text.split()[4].rstrip(",") for text in warnings] == warned
+    assert all(text.startswith("all 2 pictures show") for text in warnings)

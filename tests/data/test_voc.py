@@ -69,7 +69,10 @@ def test_the_twenty_classes():
     assert voc.SPLIT_SIZES == {"train": 1464, "val": 1449, "train_aug": 10582}
 
 
-@pytest.mark.parametrize("inner", ["", "VOC2012", "VOCdevkit/VOC2012"])
+PLACES = ["", "VOC2012", "VOCdevkit/VOC2012", "VOCtrainval_11-May-2012/VOCdevkit/VOC2012"]
+
+
+@pytest.mark.parametrize("inner", PLACES)
 def test_nested_folders(tmp_path, inner):
     make(tmp_path / inner)
     assert voc.find_root(tmp_path) == tmp_path / inner
@@ -89,6 +92,29 @@ def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     for load in (lambda: voc.load(root, "train"), lambda: voc.check(root)):
         with pytest.raises(DataError, match=f"JPEGImages.*{name}.jpg: what is named after its id '{name}' would"):
             load()
+
+
+LISTS = {
+    "two columns of paths": "/JPEGImages/a.jpg /SegmentationClassAug/a.png\n/JPEGImages/b.jpg /Segmentation/b.png\n",
+    "as Windows writes it": "\ufeffa\r\n\r\nb\r\n  \r\n",
+    "ids and masks": "a SegmentationClass/a.png\n\nb\tSegmentationClass/b.png",
+    "paths without suffix": "JPEGImages/a\nVOC2012/JPEGImages/b",
+    "files": "a.jpg\nb.PNG\n",
+    "paths of another folder": "C:\\data\\voc\\a.jpg\n/data/pictures/b.jpeg\n",
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_every_usual_form_of_a_list_is_read_right(tmp_path, form):
+    root = make(tmp_path)
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_bytes(LISTS[form].encode())
+    assert voc.split_ids(root, "train") == ["a", "b"]
+    assert [record.labels for record in voc.load(root, "train").records] == [(11, 14), (7,)]
+
+
+def test_ids_with_dots_and_folders_stay(tmp_path):
+    split(tmp_path, "train", "2007.000032", "day/a", "/JPEGImages/day/b.jpg")
+    assert voc.split_ids(tmp_path, "train") == ["2007.000032", "day/a", "day/b"]
 
 
 def test_a_missing_split_lists_the_known_ones(tmp_path):
@@ -206,6 +232,12 @@ def test_other_classes_png_pictures_and_part_masks(tmp_path):
     assert loaded.records[0].labels == (1,)
     assert loaded.records[0].image == root / "JPEGImages" / "a.png"
     assert loaded.records[0].part == root / "SegmentationPart" / "a.png"
+
+
+def test_a_picture_without_any_class_has_usable_labels(tmp_path):
+    root = make(tmp_path, {"a": ["dog"], "b": []})
+    split(root, "test", "a", "b")
+    assert [counts["labels"] for counts in voc.check(root).values()] == [1, 2]
 
 
 def test_check_counts_what_is_there(tmp_path):
