@@ -18,13 +18,13 @@ from dsna_lib.annotate import annotate_split
 from dsna_lib.annotate import evaluate as score
 from dsna_lib.attention import AttentionModel
 from dsna_lib.book import photos
-from dsna_lib.cli.main import UsageError, noted, sentence
+from dsna_lib.cli.main import UsageError, noted
 from dsna_lib.cli.options import given
 from dsna_lib.config.annotation import AnnotationConfig, preset
 from dsna_lib.config.photos import SHIPPED_SCALES, SHOWN
 from dsna_lib.config.recipe import DataConfig, MapConfig
 from dsna_lib.config.segmentation import InferenceConfig
-from dsna_lib.crf import refine_split
+from dsna_lib.crf import choose_backend, refine_split, require
 from dsna_lib.data import Pictures, Record, sources, voc
 from dsna_lib.data.pictures import without_masks
 from dsna_lib.engine import runs
@@ -115,6 +115,12 @@ def _map_options(args: argparse.Namespace) -> dict[str, Any]:
     return asdict(_map_config(args)) | {"workers": args.workers}
 
 
+def _require_crf(args: argparse.Namespace, config: AnnotationConfig | InferenceConfig) -> None:
+    """Refuse a CRF that cannot be computed before anything is done."""
+    if config.crf != "none":
+        require(args.crf_backend)
+
+
 # --- what comes of it -------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +189,7 @@ def annotate(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(text)
     pictures, file = _asked_for(args)
     config = AnnotationConfig(**given(args, AnnotationConfig))
+    _require_crf(args, config)
     if args.pictures:
         return _annotate_pictures(args, pictures, file, config)
     report, kinds = _annotate_data(args, pictures, file, args.out, config)
@@ -193,7 +200,7 @@ def _annotate_pictures(
     args: argparse.Namespace, pictures: Pictures, file: ModelFile, config: AnnotationConfig
 ) -> dict[str, Any]:
     """Each picture into its own folder; whatever happens to one, the others are done."""
-    guess, refine = args.labels == ["auto"], config.crf != "none"
+    guess, device = args.labels == ["auto"], choose_device(args.device)
     result: dict[str, Any] = {"done": 0, "labels_predicted": guess, "pictures": [], "failed": {}}
     if guess:
         print("The labels are predicted by the model, not given.")
@@ -205,11 +212,8 @@ def _annotate_pictures(
         with noted(args, result, record.id):
             shown = photos.write_maps(record, picture, *about)
             result["pictures"].append(shown)
-            try:
-                if refine:
-                    shown |= photos.write_refined(record, *about)
-            except ImportError as error:  # no pydensecrf: what needs none is still worth having
-                refine, result["error"], result["code"] = False, sentence(error, args), 3
+            if config.crf != "none":
+                shown |= photos.write_refined(record, *about, args.crf_backend, device)
             print(photos.summary(shown))
     return result
 
@@ -228,7 +232,8 @@ def _annotate_data(
         kinds = [*kinds, f"{source}_crf"]
         claimed.append(runs.claim_folder(out / kinds[-1], "refine", crf=config.crf, tau=config.tau))
         there = pictures.select(report.written + report.skipped)
-        report.failed |= refine_split(there, out / source, out / kinds[-1], config.tau, config.crf, who).failed
+        how_refined = config.tau, config.crf, who, args.crf_backend, args.device
+        report.failed |= refine_split(there, out / source, out / kinds[-1], *how_refined).failed
     _finish(report, *claimed)
     return report, kinds
 
@@ -266,6 +271,7 @@ def segment(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("--kinds and --archive go with a data set (--data)")
     usual = {} if args.model else {"scales": SHIPPED_SCALES}
     config = InferenceConfig(**usual | given(args, InferenceConfig))
+    _require_crf(args, config)
     return _segment_pictures(args, named, config) if named else _segment_data(args, config)
 
 
@@ -282,7 +288,7 @@ def _segment_data(args: argparse.Namespace, config: InferenceConfig) -> dict[str
     how: dict[str, Any] = {"kinds": kinds, "batch_size": 1, **given(args, MapConfig), **shown}
     if "crf" in kinds:
         claimed.append(runs.claim_folder(args.out / "crf", "refine", crf=config.crf))
-        how["params"] = config.crf
+        how |= {"params": config.crf, "backend": args.crf_backend}
     who = Workers(args.jobs, args.scheduler)
     report = segment_shares(path, pictures, args.out, who, args.device, **how)
     _finish(report, *claimed)
@@ -301,7 +307,8 @@ def _segment_pictures(args: argparse.Namespace, records: Sequence[Record], confi
     make_folder(args.out)
     for record in records:
         with noted(args, result, record.id):
-            shown = photos.write_segmentation(record.image, model, args.out / record.id, config, args.max_side)
+            about = (model, args.out / record.id, config, args.max_side, args.crf_backend)
+            shown = photos.write_segmentation(record.image, *about)
             result["pictures"].append(shown)
             print(photos.summary(shown))
     return result
@@ -319,6 +326,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.record:
         refuse_unwritable(result_path(args.record))  # before anything is measured
     pictures, config = _split(args), AnnotationConfig(**{"crf": "none"} | given(args, AnnotationConfig))
+    _require_crf(args, config)
     if args.model:
         result = _evaluate_model(args, pictures, config)
     else:
@@ -358,7 +366,7 @@ def _row(args: argparse.Namespace, folder: Path, pictures: Pictures) -> dict[str
 
 def _record(args: argparse.Namespace, pictures: Pictures, result: dict[str, Any], config: AnnotationConfig) -> None:
     """Keep the scores with everything that explains them."""
-    crf = config.crf
+    crf, backend = config.crf, choose_backend(args.crf_backend, choose_device(args.device))
     provenance = {
         "command": "dsna evaluate",
         "split": args.split,
@@ -366,7 +374,7 @@ def _record(args: argparse.Namespace, pictures: Pictures, result: dict[str, Any]
         "data": runs.data_digest(pictures, masks=True),
         "labels": result["labels"],
         "protocol": f"{_map_config(args)}, predicted void counts as {args.void}",
-        "crf": crf if crf == "none" else {"preset": crf, "tau": config.tau, **asdict(preset(crf))},
+        "crf": crf if crf == "none" else {"preset": crf, "tau": config.tau, "backend": backend, **asdict(preset(crf))},
         "note": args.note or "",
         "trained": runs.model_provenance(args.model),
     }
