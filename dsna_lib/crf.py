@@ -3,6 +3,9 @@ r"""Dense CRF on pseudo-annotations (Eq. 12-13, after Kraehenbuehl and Koltun, N
 The hard annotation becomes a probability for each pixel and class, the picture's own edges refine it. Only
 the classes present take part, which is what the image label says, and which makes it several times faster.
 The CRF wants the raw RGB picture in 0..255, not a normalized one.
+
+Two backends compute it: pydensecrf, the authors' own code, on one core of a CPU; and :mod:`dsna_lib.mean_field`, which
+needs nothing but PyTorch. Their marginals differ by rounding.
 """
 
 from __future__ import annotations
@@ -13,14 +16,29 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
+from dsna_lib import mean_field
 from dsna_lib.config.annotation import PRESETS, CRFParams, preset
+from dsna_lib.config.crf import Backend
 from dsna_lib.data.pictures import VOID, PictureError, Pictures, read_image, read_mask, write_mask
+from dsna_lib.engine.devices import choose_device
+from dsna_lib.engine.fields import checked
 from dsna_lib.engine.outputs import is_whole
 from dsna_lib.engine.pools import ALONE, Report, Workers, run_shares
 
-__all__ = ["PRESETS", "CRFParams", "class_probabilities", "marginals", "preset", "refine", "refine_split", "require"]
+__all__ = [
+    "PRESETS",
+    "CRFParams",
+    "choose_backend",
+    "class_probabilities",
+    "marginals",
+    "preset",
+    "refine",
+    "refine_split",
+    "require",
+]
 
 
 def class_probabilities(
@@ -58,50 +76,80 @@ def class_probabilities(
     return z
 
 
-def refine(image: np.ndarray, probabilities: np.ndarray, params: CRFParams | str = "sec") -> np.ndarray:
+def refine(
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    params: CRFParams | str = "sec",
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
     """Dense CRF: the likeliest class of each pixel, ``(H, W)`` uint8, never void; see :func:`marginals`."""
-    return marginals(image, probabilities, params).argmax(axis=0).astype(np.uint8)
+    return marginals(image, probabilities, params, backend, device).argmax(axis=0).astype(np.uint8)
 
 
-def marginals(image: np.ndarray, probabilities: np.ndarray, params: CRFParams | str = "sec") -> np.ndarray:
+def marginals(
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    params: CRFParams | str = "sec",
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
     """Dense CRF: how likely each class is at each pixel once the picture's edges had their say.
 
     Args:
         image: ``(H, W, 3)`` uint8, raw RGB.
         probabilities: ``(K, H, W)``; classes that are 0 everywhere take no part.
         params: parameters or the name of a preset.
+        backend, device: who computes it, and where; see :func:`choose_backend`.
 
     Returns:
         ``(K, H, W)`` float32, sums to 1 over the classes that take part; 0 for the others.
 
     Raises:
         ValueError: the picture is not raw RGB, or the sizes differ.
-        ImportError: pydensecrf is not installed.
+        ImportError: see :func:`choose_backend`.
     """
-    params = preset(params)
+    params, backend = preset(params), choose_backend(backend, device)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"the CRF wants the raw (H, W, 3) uint8 picture, not {image.shape} {image.dtype}")
-    height, width = image.shape[:2]
-    if (height, width) != probabilities.shape[1:]:
+    if image.shape[:2] != probabilities.shape[1:]:
         raise ValueError(f"the picture is {image.shape[:2]} and the probabilities {probabilities.shape[1:]}")
     present = np.flatnonzero(probabilities.any(axis=(1, 2)))
     result = np.zeros(probabilities.shape, np.float32)
     if len(present) < 2:  # nothing to choose from
         result[present] = 1
         return result
-    crf = _densecrf().DenseCRF2D(width, height, len(present))
-    unary = -np.log(np.clip(probabilities[present], 1e-5, 1)).reshape(len(present), -1)
-    crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
-    crf.addPairwiseGaussian(sxy=params.smooth_xy, compat=params.smooth_weight)
-    appearance = {"sxy": params.bilateral_xy, "srgb": params.bilateral_rgb, "compat": params.bilateral_weight}
-    crf.addPairwiseBilateral(rgbim=np.ascontiguousarray(image), **appearance)
-    result[present] = np.asarray(crf.inference(params.iterations)).reshape(-1, height, width)
+    unary = -np.log(np.clip(probabilities[present], 1e-5, 1)).astype(np.float32)
+    if backend == "pydensecrf":
+        result[present] = _by_pydensecrf(image, unary, params)
+    else:
+        result[present] = mean_field.marginals(image, unary, params, device)
     return result
 
 
-def require() -> None:
-    """Find out early whether the CRF can run; where pydensecrf is missing, the ImportError says what to do."""
-    _densecrf()
+def choose_backend(name: str = "auto", device: torch.device | str = "cpu") -> str:
+    """Who computes the CRF: ``"pydensecrf"`` or ``"torch"``.
+
+    Args:
+        name: one of them, or ``"auto"``: pydensecrf on a CPU, where it is installed, as it is the quicker one there;
+            else torch.
+        device: where the work is done. pydensecrf works on the CPU whatever the device.
+
+    Raises:
+        SettingError: an unknown name.
+        ImportError: pydensecrf is named, and not installed.
+    """
+    name = checked(name, Backend, {}, "backend")
+    if name == "pydensecrf":
+        _densecrf()
+    if name != "auto":
+        return name
+    return "pydensecrf" if torch.device(device).type == "cpu" and _is_installed() else "torch"
+
+
+def require(backend: str = "auto") -> None:
+    """Find out early whether the CRF can run; where pydensecrf is named and missing, an ImportError says what to do."""
+    choose_backend(backend)
 
 
 def _densecrf() -> ModuleType:
@@ -109,10 +157,28 @@ def _densecrf() -> ModuleType:
         import pydensecrf.densecrf
     except ImportError:
         raise ImportError(
-            "the dense CRF needs pydensecrf: `pip install pydensecrf2` (Python 3.10 to 3.12; it does not build on "
-            "3.13), or go on without the CRF (`crf` none)"
+            "pydensecrf is not installed: `pip install pydensecrf2` (Python 3.10 to 3.12; it does not build on 3.13), "
+            "or let PyTorch compute the dense CRF (`crf_backend` torch)"
         ) from None
     return pydensecrf.densecrf
+
+
+def _is_installed() -> bool:
+    try:
+        _densecrf()
+    except ImportError:
+        return False
+    return True
+
+
+def _by_pydensecrf(image: np.ndarray, unary: np.ndarray, params: CRFParams) -> np.ndarray:
+    """The marginals ``(K, H, W)`` for unary energies ``(K, H, W)``."""
+    crf = _densecrf().DenseCRF2D(image.shape[1], image.shape[0], len(unary))
+    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(len(unary), -1)))
+    crf.addPairwiseGaussian(sxy=params.smooth_xy, compat=params.smooth_weight)
+    appearance = {"sxy": params.bilateral_xy, "srgb": params.bilateral_rgb, "compat": params.bilateral_weight}
+    crf.addPairwiseBilateral(rgbim=np.array(image, order="C"), **appearance)  # it wants one that it may write to
+    return np.asarray(crf.inference(params.iterations)).reshape(unary.shape)
 
 
 def refine_split(
@@ -122,6 +188,8 @@ def refine_split(
     tau: float = 0.7,
     params: CRFParams | str = "sec",
     workers: Workers = ALONE,
+    backend: str = "auto",
+    device: str = "cpu",
 ) -> Report:
     """Refine a folder of annotations; a bad picture is reported, in the pictures' order, and the rest goes on.
 
@@ -132,20 +200,30 @@ def refine_split(
         tau: see :func:`class_probabilities`.
         params: parameters or the name of a preset.
         workers: who does it; each process needs about 0.5 GB.
+        backend: see :func:`choose_backend`.
+        device: see :func:`dsna_lib.engine.devices.choose_device`.
 
     Raises:
-        SettingError: an unknown preset.
-        ImportError: pydensecrf is not installed.
+        SettingError: an unknown preset or backend.
+        ImportError: see :func:`choose_backend`.
     """
-    require()
-    work = partial(_refine_share, pictures, Path(annotations), Path(folder), tau, preset(params))
+    require(backend)
+    how = tau, preset(params), backend, device
+    work = partial(_refine_share, pictures, Path(annotations), Path(folder), *how)
     return run_shares(len(pictures), work, workers)
 
 
 def _refine_share(
-    pictures: Pictures, annotations: Path, folder: Path, tau: float, params: CRFParams, places: range
+    pictures: Pictures,
+    annotations: Path,
+    folder: Path,
+    tau: float,
+    params: CRFParams,
+    backend: str,
+    device: str,
+    places: range,
 ) -> Report:
-    report = Report()
+    report, where = Report(), choose_device(device)
     for record in tqdm(pictures.records[places.start : places.stop], leave=False, disable=None, unit="picture"):
         path = folder / f"{record.id}.png"
         if is_whole(path):
@@ -160,7 +238,7 @@ def _refine_share(
                     probabilities = class_probabilities(annotation, record.labels, pictures.num_classes, tau)
                 except ValueError as error:
                     raise PictureError(f"{annotations / path.name}: {error}") from error
-                mask = refine(image, probabilities, params)
+                mask = refine(image, probabilities, params, backend, where)
             write_mask(path, mask)
             report.written.append(record.id)
         except (OSError, ValueError, MemoryError) as error:

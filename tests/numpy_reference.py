@@ -220,3 +220,55 @@ def excitation_max_pool(p: np.ndarray, a: np.ndarray, size: int) -> np.ndarray:
             window = [(c, i * size + m, j * size + n) for m in range(size) for n in range(size)]
             below[max(window, key=lambda unit: a[unit])] += p[c, i, j]
     return below
+
+
+def gaussian(features: np.ndarray) -> np.ndarray:
+    """k(f_i, f_j) of a dense CRF, normalized: (N, N) for features (N, d)."""
+    kernel = np.array([[math.exp(-((f - g) ** 2).sum() / 2) for g in features] for f in features])
+    n = kernel.sum(axis=1)
+    return kernel / np.sqrt(np.outer(n, n))
+
+
+def dense_crf(image: np.ndarray, unary: np.ndarray, params) -> np.ndarray:
+    """Mean field of a dense CRF over all pairs of pixels: marginals (K, H, W) for energies (K, H, W)."""
+    where = np.array(places(image[..., 0]), float)
+    color = image.reshape(-1, 3).astype(float)
+    smooth = gaussian(where / params.smooth_xy)
+    appearance = gaussian(np.concatenate([where / params.bilateral_xy, color / params.bilateral_rgb], axis=1))
+    energies = unary.reshape(len(unary), -1).astype(float)
+    q = np.exp(-energies) / np.exp(-energies).sum(axis=0)
+    for _ in range(params.iterations):
+        same = params.smooth_weight * q @ smooth + params.bilateral_weight * q @ appearance
+        likely = np.exp(same - energies - (same - energies).max(axis=0))
+        q = likely / likely.sum(axis=0)
+    return q.reshape(unary.shape)
+
+
+def permutohedral(features: np.ndarray) -> np.ndarray:
+    """The filter of the permutohedral lattice as a matrix (N, N), for features (N, d).
+
+    By what the lattice is, and not by how its simplices are found: points are integer vectors up to multiples of
+    (1, ..., 1), and the weight of one for a feature at y from it falls linearly to 0 as 1 - (max y - min y).
+    """
+    d = features.shape[1]
+    scale = math.sqrt(2 / 3) * (d + 1)
+    lifted = np.zeros((len(features), d + 1))
+    for k in range(1, d + 1):
+        lifted[:, :k] += features[:, k - 1 : k] * scale / math.sqrt(k * (k + 1))
+        lifted[:, k] -= features[:, k - 1] * scale * k / math.sqrt(k * (k + 1))
+    x = (lifted[:, :d] - lifted[:, d:]) / (d + 1)  # the last coordinate made 0
+    sides = [range(math.floor(low), math.ceil(high) + 1) for low, high in zip(x.min(0), x.max(0), strict=True)]
+    points = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, d)
+    y = np.concatenate([x[:, None] - points, np.zeros((len(x), len(points), 1))], axis=2)
+    weights = np.maximum(0, 1 - (y.max(axis=2) - y.min(axis=2)))
+    points, weights = points[weights.any(axis=0)], weights[:, weights.any(axis=0)]
+    number = {tuple(point): k for k, point in enumerate(points.tolist())}
+    values = weights.T
+    for step in (*np.eye(d, dtype=int), np.ones(d, dtype=int)):
+        blurred = values.copy()
+        for point, k in number.items():
+            for neighbor in (tuple((point + step).tolist()), tuple((point - step).tolist())):
+                if neighbor in number:
+                    blurred[k] += values[number[neighbor]] / 2
+        values = blurred
+    return weights @ values

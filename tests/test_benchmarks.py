@@ -147,6 +147,22 @@ def test_the_crf_is_timed_on_one_process_and_on_two(monkeypatch: pytest.MonkeyPa
     assert measured == seconds | {"ratio": 2.0, "pictures": 4}
 
 
+@tiny.needs_crf
+def test_the_backends_of_the_crf_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3."""
+    module, now, turns = script("segmentation_speed"), [0.0], []
+
+    def refine(image: np.ndarray, probabilities: np.ndarray, params: str, backend: str) -> None:
+        turns.append((backend, max(image.shape)))
+        now[0] += {"pydensecrf": 2, "torch": 3}[backend]
+
+    monkeypatch.setattr(module.crf, "refine", refine)
+    monkeypatch.setattr(module, "time", SimpleNamespace(process_time=lambda: now[0]))
+    measured = module.crf_backends(argparse.Namespace(size=64, rounds=2))
+    assert measured == {"pydensecrf_seconds": 2.0, "torch_seconds": 3.0, "ratio": 1.5, "photographs": 3}
+    assert turns == [("pydensecrf", 64), ("torch", 64)] * 6
+
+
 def test_the_cost_of_annotations_is_written(in_folder: Path, capsys: pytest.CaptureFixture) -> None:
     script("annotation_cost").main(["--batch-size", "1", "--rounds", "1", "--name", "cost"])
     content = read_json("results/cost.json")

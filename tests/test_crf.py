@@ -15,7 +15,7 @@ from PIL import Image
 from tiny import needs_crf
 
 from dsna_lib import crf
-from dsna_lib.crf import CRFParams, class_probabilities, marginals, refine, refine_split
+from dsna_lib.crf import CRFParams, choose_backend, class_probabilities, marginals, refine, refine_split
 from dsna_lib.data import Pictures, Record, read_image, read_mask, write_mask
 from dsna_lib.engine import pools
 from dsna_lib.engine.errors import SettingError
@@ -65,6 +65,8 @@ def test_an_annotation_of_a_class_that_is_not_present():
 
 # The dense CRF
 
+BACKENDS = ["torch", pytest.param("pydensecrf", marks=needs_crf)]
+
 
 def scene(height: int = 40, width: int = 48) -> tuple[np.ndarray, np.ndarray]:
     """A bright object on the right of a dark ground, and its true mask."""
@@ -84,51 +86,51 @@ def coarse(truth: np.ndarray) -> np.ndarray:
     return annotation
 
 
-@needs_crf
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("params", ["sec", "segmentation", "deeplab", CRFParams(iterations=5)])
-def test_refining_follows_the_edges(params):
+def test_refining_follows_the_edges(params, backend):
     image, truth = scene()
-    refined = refine(image, class_probabilities(coarse(truth), [0], 1), params)
+    refined = refine(image, class_probabilities(coarse(truth), [0], 1), params, backend)
     assert refined.dtype == np.uint8
     assert refined.shape == truth.shape
     assert (refined == truth).mean() > 0.99
 
 
-@needs_crf
-def test_refining_returns_present_classes_only_and_is_deterministic():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_refining_returns_present_classes_only_and_is_deterministic(backend):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (30, 41, 3), dtype=np.uint8)
     annotation = rng.choice([0, 4, 8, 255], size=(30, 41)).astype(np.uint8)
     probabilities = class_probabilities(annotation, [3, 7], 20)
-    refined = refine(image, probabilities)
+    refined = refine(image, probabilities, backend=backend)
     assert set(np.unique(refined)) == {0, 4, 8}
     for _ in range(3):
-        np.testing.assert_array_equal(refine(image, probabilities), refined)
+        np.testing.assert_array_equal(refine(image, probabilities, backend=backend), refined)
 
 
-@needs_crf
-def test_refining_leaves_its_input_alone():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_refining_leaves_its_input_alone(backend):
     image, truth = scene()
     probabilities = class_probabilities(coarse(truth), [0], 1)
     before = image.copy(), probabilities.copy()
-    refine(image, probabilities)
+    refine(image, probabilities, backend=backend)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(probabilities, before[1])
 
 
-@needs_crf
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
-def test_refining_the_smallest_pictures(shape):
+def test_refining_the_smallest_pictures(shape, backend):
     annotation = np.ones(shape, np.uint8)
-    refined = refine(np.zeros((*shape, 3), np.uint8), class_probabilities(annotation, [0], 1))
+    refined = refine(np.zeros((*shape, 3), np.uint8), class_probabilities(annotation, [0], 1), backend=backend)
     np.testing.assert_array_equal(refined, annotation)
 
 
-@needs_crf
-def test_refining_takes_pictures_and_probabilities_of_any_memory_order():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_refining_takes_pictures_and_probabilities_of_any_memory_order(backend):
     image, truth = scene()
     probabilities = class_probabilities(coarse(truth), [0], 1)
-    turned = refine(image.transpose(1, 0, 2), probabilities.transpose(0, 2, 1))
+    turned = refine(image.transpose(1, 0, 2), probabilities.transpose(0, 2, 1), backend=backend)
     assert (turned == truth.T).mean() > 0.99
 
 
@@ -139,25 +141,25 @@ def test_one_possible_class_needs_no_crf():
     assert (refine(np.zeros((4, 5, 3), np.uint8), probabilities * 0) == 0).all()
 
 
-@needs_crf
-def test_marginals_are_probabilities_and_their_maximum_is_the_refined_mask():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_marginals_are_probabilities_and_their_maximum_is_the_refined_mask(backend):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (30, 41, 3), dtype=np.uint8)
     annotation = rng.choice([0, 4, 8, 255], size=(30, 41)).astype(np.uint8)
     probabilities = class_probabilities(annotation, [3, 7], 20)
-    likely = marginals(image, probabilities)
+    likely = marginals(image, probabilities, backend=backend)
     assert likely.dtype == np.float32
     assert likely.shape == (21, 30, 41)
     np.testing.assert_allclose(likely.sum(axis=0), 1, atol=1e-5)
     assert np.flatnonzero(likely.any(axis=(1, 2))).tolist() == [0, 4, 8]
-    np.testing.assert_array_equal(likely.argmax(axis=0), refine(image, probabilities))
+    np.testing.assert_array_equal(likely.argmax(axis=0), refine(image, probabilities, backend=backend))
 
 
-@needs_crf
-def test_marginals_without_pairwise_terms_are_the_probabilities():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_marginals_without_pairwise_terms_are_the_probabilities(backend):
     image, truth = scene()
     probabilities = class_probabilities(coarse(truth), [0], 1)
-    likely = marginals(image, probabilities, CRFParams(smooth_weight=0, bilateral_weight=0))
+    likely = marginals(image, probabilities, CRFParams(smooth_weight=0, bilateral_weight=0), backend)
     np.testing.assert_allclose(likely, probabilities, atol=1e-6)
 
 
@@ -188,14 +190,58 @@ def test_presets():
         crf.preset("best")
 
 
-def test_without_pydensecrf(monkeypatch, tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_refining_takes_a_picture_that_cannot_be_written_to(backend):
+    image, truth = scene()
+    probabilities = class_probabilities(coarse(truth), [0], 1)
+    expected = refine(image, probabilities, backend=backend)
+    image.flags.writeable = False
+    np.testing.assert_array_equal(refine(image, probabilities, backend=backend), expected)
+
+
+@needs_crf
+def test_both_backends_refine_alike():
+    image, truth = scene()
+    probabilities = class_probabilities(coarse(truth), [0], 1)
+    one, other = (marginals(image, probabilities, backend=backend) for backend in ("torch", "pydensecrf"))
+    assert (one != other).any()  # two of them
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@needs_crf
+def test_pydensecrf_is_for_the_cpu():
+    assert [choose_backend("auto", device) for device in ("cpu", "cuda:0", "mps")] == ["pydensecrf", "torch", "torch"]
+    assert choose_backend("torch") == "torch"
+    assert choose_backend("pydensecrf", "cuda") == "pydensecrf"
+
+
+def test_an_unknown_backend(tmp_path):
+    image, truth = scene()
+    with pytest.raises(SettingError, match="backend='pytorch': choose auto, pydensecrf or torch; did you mean 'torch'"):
+        refine(image, class_probabilities(truth, [0], 1), backend="pytorch")
+    with pytest.raises(SettingError, match="backend='pytorch'"):
+        refine_split(Pictures([], ("object",)), tmp_path, tmp_path, backend="pytorch")
+
+
+@pytest.fixture
+def without_pydensecrf(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+
+
+def test_without_pydensecrf_torch_refines(without_pydensecrf):
     image, truth = scene()
-    with pytest.raises(ImportError, match="needs pydensecrf: `pip install pydensecrf2`.*`crf` none"):
-        refine(image, class_probabilities(truth, [0], 1))
-    with pytest.raises(ImportError, match="needs pydensecrf"):
-        refine_split(Pictures([], ("object",)), tmp_path, tmp_path)
+    probabilities = class_probabilities(coarse(truth), [0], 1)
+    assert choose_backend() == "torch"
+    np.testing.assert_array_equal(refine(image, probabilities), refine(image, probabilities, backend="torch"))
+
+
+def test_without_pydensecrf_who_names_it_is_told(without_pydensecrf, tmp_path):
+    image, truth = scene()
+    with pytest.raises(ImportError, match="not installed: `pip install pydensecrf2`.*`crf_backend` torch"):
+        refine(image, class_probabilities(truth, [0], 1), backend="pydensecrf")
+    with pytest.raises(ImportError, match="pydensecrf is not installed"):
+        refine_split(Pictures([], ("object",)), tmp_path, tmp_path, backend="pydensecrf")
 
 
 # Folders
@@ -218,7 +264,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-@needs_crf
 def test_two_processes_write_what_one_writes_in_order(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "SHARE", 2)
     pictures, annotations = folder
@@ -237,7 +282,6 @@ def test_two_processes_write_what_one_writes_in_order(folder, tmp_path, monkeypa
     np.testing.assert_array_equal(read_mask(tmp_path / "out1" / "p0.png"), expected)
 
 
-@needs_crf
 def test_what_is_there_is_skipped(folder, tmp_path):
     pictures, annotations = folder
     write_mask(tmp_path / "out" / "p2.png", np.full((3, 3), 7))
@@ -247,7 +291,6 @@ def test_what_is_there_is_skipped(folder, tmp_path):
     assert read_mask(tmp_path / "out" / "p2.png").tolist() == [[7] * 3] * 3
 
 
-@needs_crf
 def test_a_picture_without_labels_stays_background(folder, tmp_path):
     pictures, annotations = folder
     object.__setattr__(pictures.records[1], "labels", ())
@@ -256,7 +299,6 @@ def test_a_picture_without_labels_stays_background(folder, tmp_path):
     assert [read_mask(tmp_path / "out" / f"p{k}.png").any() for k in range(3)] == [True, False, True]
 
 
-@needs_crf
 def test_bad_annotations_and_a_full_disk_are_reported_by_name(folder, tmp_path, monkeypatch):
     pictures, annotations = folder
     write_mask(annotations / "p0.png", np.zeros((4, 6)))
@@ -273,7 +315,6 @@ def test_bad_annotations_and_a_full_disk_are_reported_by_name(folder, tmp_path, 
     assert "p2.png: No space left on device" in report.failed["p2"]
 
 
-@needs_crf
 def test_a_picture_that_the_camera_turned(tmp_path):
     """Stored on its side with an EXIF note, it is refined upright, in the annotation's frame."""
     image, truth = scene()
@@ -295,7 +336,6 @@ class Deadly:
         return ""
 
 
-@needs_crf
 def test_a_worker_that_dies_is_reported_and_the_others_are_done(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "SHARE", 2)
     pictures, annotations = folder

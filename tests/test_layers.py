@@ -26,6 +26,7 @@ LAYERS = (
     ("training",),
     ("maps",),
     ("annotate",),
+    ("mean_field",),
     ("crf",),
     ("segmentation",),
     ("methods",),

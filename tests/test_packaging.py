@@ -69,7 +69,7 @@ def test_environment_file_installs_the_same() -> None:
     (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     assert environment["name"] == PROJECT["name"]
     assert pip == ["-c constraints.txt", "-e .[book,test]"], "versions belong in constraints.txt, packages in pyproject"
-    # Conda makes the environments in which everything works, the CRF included.
+    # Conda makes the environments in which pydensecrf can be had, too.
     accepted = SpecifierSet(python.removeprefix("python"))
     declared = SpecifierSet(PROJECT["requires-python"])
     crf = requirements()["pydensecrf2"].marker

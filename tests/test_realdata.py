@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import needs_crf
 
 from dsna_lib import attention, crf, training
 from dsna_lib.annotate import annotate_split, evaluate
@@ -78,12 +79,20 @@ def test_from_pictures_to_scores(tmp_path, root, val):
         matrix = evaluate(tmp_path / "out" / kind, few)
         assert 0 <= matrix.mean_iou <= 1
         assert matrix.counts.sum() == sum((read_mask(r.mask) != 255).sum() for r in few.records)
-    try:
-        report = crf.refine_split(blind, tmp_path / "out" / "merged", tmp_path / "refined")
-    except ImportError:
-        pytest.skip("no pydensecrf")
+    report = crf.refine_split(blind, tmp_path / "out" / "merged", tmp_path / "refined")
     assert report.failed == {}
     assert 0 <= evaluate(tmp_path / "refined", few).mean_iou <= 1
+
+
+@needs_crf
+def test_backends_of_the_crf_agree_on_photographs(val):
+    for record in val.records[:3]:
+        image, mask = read_image(record.image), read_mask(record.mask)
+        mask[::2] = 255
+        probabilities = crf.class_probabilities(mask, record.labels, val.num_classes)
+        ours, theirs = (crf.marginals(image, probabilities, backend=backend) for backend in ("torch", "pydensecrf"))
+        assert (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean() >= 0.995
+        assert abs(ours - theirs).mean() < 1e-4
 
 
 def test_explaining_methods_on_photographs(val):

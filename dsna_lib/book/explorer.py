@@ -111,7 +111,6 @@ def views(
 
     Raises:
         SettingError: no labels, no expansive map, a weight outside 0..1 or a tau outside its range.
-        ImportError: a tau is given and pydensecrf is not installed.
 
     Example:
         >>> views(image, see(model, image), [7], weight=0.5).panels["annotation"].shape  # doctest: +SKIP
@@ -129,7 +128,7 @@ def views(
     masks = {"annotation": annotation.cpu().numpy()}
     if tau is not None:
         probabilities = crf.class_probabilities(masks["annotation"], labels, len(merged), tau)
-        masks["refined"] = crf.refine(image, probabilities)
+        masks["refined"] = crf.refine(image, probabilities, device=seen.features.device)
     panels = {"picture": image}
     for kind, attention_map in shown.items():
         # Scaled as for the threshold, so that equal colors mean equal distance from it.

@@ -114,7 +114,13 @@ def write_maps(
 
 
 def write_refined(
-    record: Record, class_names: Sequence[str], folder: Path, config: AnnotationConfig, max_side: int
+    record: Record,
+    class_names: Sequence[str],
+    folder: Path,
+    config: AnnotationConfig,
+    max_side: int,
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Refine the ``annotation.png`` that :func:`write_maps` left into ``annotation_crf.png``, and renew the overlay.
 
@@ -122,25 +128,31 @@ def write_refined(
         record, class_names, folder: as there.
         config: its CRF.
         max_side: of what the CRF sees, in pixels.
+        backend, device: see :func:`dsna_lib.crf.choose_backend`.
 
     Returns:
         ``share_crf``, and the ``crf_size`` (width, height) in pixels at which the CRF ran.
 
     Raises:
-        ImportError: pydensecrf is not installed.
+        ImportError: see :func:`dsna_lib.crf.choose_backend`.
     """
     image = read_image(record.image)
     own_size, image = image.shape[:2], reduced(image, max_side)
     annotation = _resized(read_mask(folder / "annotation.png", own_size), image.shape[:2])
     likely = crf.class_probabilities(annotation, record.labels, len(class_names), config.tau)
-    mask = crf.refine(image, likely, config.crf)
+    mask = crf.refine(image, likely, config.crf, backend, device)
     write_mask(folder / "annotation_crf.png", _resized(mask, own_size))
     _write_view(folder / "overlay.png", figures.overlay(image, mask))
     return {"share_crf": _shares(mask, record.labels, class_names), "crf_size": image.shape[1::-1]}
 
 
 def write_segmentation(
-    picture: Path, model: SegmentationModel, folder: Path, config: InferenceConfig, max_side: int
+    picture: Path,
+    model: SegmentationModel,
+    folder: Path,
+    config: InferenceConfig,
+    max_side: int,
+    backend: str = "auto",
 ) -> dict[str, Any]:
     """Segment one photograph, without any label: ``segmentation.png`` and ``overlay.png``.
 
@@ -150,6 +162,7 @@ def write_segmentation(
         folder: where to.
         config: how the network is run.
         max_side: of what the network and the CRF see, in pixels.
+        backend: of the CRF, which runs on the model's device, see :func:`dsna_lib.crf.choose_backend`.
 
     Returns:
         ``picture``, ``folder``, ``size`` (width, height) at which it was segmented, and ``share`` (of the picture, in
@@ -158,13 +171,17 @@ def write_segmentation(
     Raises:
         PictureError: the picture cannot be read.
         RuntimeError: out of memory.
-        ImportError: pydensecrf is not installed.
+        ImportError: see :func:`dsna_lib.crf.choose_backend`.
     """
     image = read_image(picture)
     own_size, image = image.shape[:2], reduced(image, max_side)
     batch = torch.from_numpy(image).permute(2, 0, 1)[None]
-    likely = probabilities(model, batch, config.scales, config.flip, config.precision)[0].cpu().numpy()
-    mask = likely.argmax(axis=0).astype(np.uint8) if config.crf == "none" else refined(image, likely, config.crf)
+    made = probabilities(model, batch, config.scales, config.flip, config.precision)[0]
+    likely = made.cpu().numpy()
+    if config.crf == "none":
+        mask = likely.argmax(axis=0).astype(np.uint8)
+    else:
+        mask = refined(image, likely, config.crf, backend, made.device)
     write_mask(folder / "segmentation.png", _resized(mask, own_size))
     _write_view(folder / "overlay.png", figures.overlay(image, mask))
     assert model.config is not None, "it comes from a file"

@@ -14,6 +14,7 @@ from dsna_lib.book.chapters import PROFILES
 from dsna_lib.cli.options import Commands, Group, add, add_commands, at_least, words
 from dsna_lib.config.annotation import AnnotationConfig, VoidPolicy
 from dsna_lib.config.attention import ModelConfig
+from dsna_lib.config.crf import Backend
 from dsna_lib.config.drawn import DrawnConfig
 from dsna_lib.config.photos import MAX_SIDE, SEGMENTED_SIDE, SHIPPED_SCALES, SHOWN
 from dsna_lib.config.recipe import DataConfig, MapConfig, Source
@@ -258,6 +259,8 @@ def _dense_crf(parser: ArgumentParser, config: type, crf: str, *others: str) -> 
     """The dense CRF of a configuration: its preset, `crf` by default, and other fields."""
     group = parser.add_argument_group("dense CRF")
     add(group, config, "crf", *others, crf=crf)
+    text = "who computes it; auto: pydensecrf on a CPU where it is installed, else torch. Masks are the same but for "
+    group.add_argument("--crf-backend", choices=choices(Backend), default="auto", help=text + "single pixels")
     none: dict[str, Any] = {"action": "store_const", "const": "none", "default": SUPPRESS}
     group.add_argument("--no-crf", dest="crf", help="the same as --crf none", **none)
 

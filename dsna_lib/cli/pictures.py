@@ -18,13 +18,13 @@ from dsna_lib.annotate import annotate_split
 from dsna_lib.annotate import evaluate as score
 from dsna_lib.attention import AttentionModel
 from dsna_lib.book import photos
-from dsna_lib.cli.main import UsageError, noted, sentence
+from dsna_lib.cli.main import UsageError, noted
 from dsna_lib.cli.options import given
 from dsna_lib.config.annotation import AnnotationConfig, preset
 from dsna_lib.config.photos import SHIPPED_SCALES, SHOWN
 from dsna_lib.config.recipe import DataConfig, MapConfig
 from dsna_lib.config.segmentation import InferenceConfig
-from dsna_lib.crf import refine_split
+from dsna_lib.crf import choose_backend, refine_split, require
 from dsna_lib.data import Pictures, Record, sources, voc
 from dsna_lib.data.pictures import DataError, without_masks
 from dsna_lib.engine import outputs, runs
@@ -116,6 +116,12 @@ def _map_options(args: argparse.Namespace) -> dict[str, Any]:
     return asdict(_map_config(args)) | {"workers": args.workers}
 
 
+def _require_crf(args: argparse.Namespace, config: AnnotationConfig | InferenceConfig) -> None:
+    """Refuse a CRF that cannot be computed before anything is done."""
+    if config.crf != "none":
+        require(args.crf_backend)
+
+
 # --- what comes of it -------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +206,7 @@ def annotate(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(text)
     pictures, file = _asked_for(args)
     config = AnnotationConfig(**given(args, AnnotationConfig))
+    _require_crf(args, config)
     if args.pictures:
         with outputs.filling(args.out):
             return _annotate_pictures(args, pictures, file, config)
@@ -211,7 +218,7 @@ def _annotate_pictures(
     args: argparse.Namespace, pictures: Pictures, file: ModelFile, config: AnnotationConfig
 ) -> dict[str, Any]:
     """Each picture into its own folder; whatever happens to one, the others are done."""
-    guess, refine = args.labels == ["auto"], config.crf != "none"
+    guess, device = args.labels == ["auto"], choose_device(args.device)
     result: dict[str, Any] = {"done": 0, "labels_predicted": guess, "pictures": [], "failed": {}}
     if guess:
         print("The labels are predicted by the model, not given.")
@@ -222,11 +229,8 @@ def _annotate_pictures(
         with noted(args, result, record.id):
             shown = photos.write_maps(record, picture, *about)
             result["pictures"].append(shown)
-            try:
-                if refine:
-                    shown |= photos.write_refined(record, *about)
-            except ImportError as error:  # no pydensecrf: what needs none is still worth having
-                refine, result["error"], result["code"] = False, sentence(error, args), 3
+            if config.crf != "none":
+                shown |= photos.write_refined(record, *about, args.crf_backend, device)
             print(photos.summary(shown))
     return result
 
@@ -253,7 +257,8 @@ def _annotate_data(
             there = pictures.select(report.written + report.skipped)
             made_of = outputs.made_of(there, claimed[-1].identity, labels=True, beside=out / source)
             renewed += outputs.discard_stale(folder, ".png", made_of)
-            report.failed |= refine_split(there, out / source, folder, config.tau, config.crf, who).failed
+            how_refined = config.tau, config.crf, who, args.crf_backend, args.device
+            report.failed |= refine_split(there, out / source, folder, *how_refined).failed
         report.renewed += renewed
         _finish(report, *claimed)
     return report, kinds
@@ -292,6 +297,7 @@ def segment(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("--kinds and --archive go with a data set (--data)")
     usual = {} if args.model else {"scales": SHIPPED_SCALES}
     config = InferenceConfig(**usual | given(args, InferenceConfig))
+    _require_crf(args, config)
     return _segment_pictures(args, named, config) if named else _segment_data(args, config)
 
 
@@ -311,7 +317,7 @@ def _segment_data(args: argparse.Namespace, config: InferenceConfig) -> dict[str
         for kind in kinds:
             if kind == "crf":
                 claimed.append(runs.claim_folder(args.out / kind, "refine", crf=config.crf))
-                how["params"] = config.crf
+                how |= {"params": config.crf, "backend": args.crf_backend}
             made_with = (run.identity for run in (claimed if kind == "crf" else claimed[:1]))
             renewed += outputs.discard_stale(args.out / kind, ".png", outputs.made_of(pictures, *made_with))
         report = segment_shares(path, pictures, args.out, Workers(args.jobs, args.scheduler), args.device, **how)
@@ -332,7 +338,8 @@ def _segment_pictures(args: argparse.Namespace, records: Sequence[Record], confi
     with outputs.filling(args.out):
         for record in records:
             with noted(args, result, record.id):
-                shown = photos.write_segmentation(record.image, model, args.out / record.id, config, args.max_side)
+                about = (model, args.out / record.id, config, args.max_side, args.crf_backend)
+                shown = photos.write_segmentation(record.image, *about)
                 result["pictures"].append(shown)
                 print(photos.summary(shown))
     return result
@@ -350,6 +357,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.record:
         refuse_unwritable(result_path(args.record))  # before anything is measured
     pictures, config = _split(args), AnnotationConfig(**{"crf": "none"} | given(args, AnnotationConfig))
+    _require_crf(args, config)
     if args.model:
         result = _evaluate_model(args, pictures, config)
     else:
@@ -389,7 +397,7 @@ def _row(args: argparse.Namespace, folder: Path, pictures: Pictures) -> dict[str
 
 def _record(args: argparse.Namespace, pictures: Pictures, result: dict[str, Any], config: AnnotationConfig) -> None:
     """Keep the scores with everything that explains them."""
-    crf = config.crf
+    crf, backend = config.crf, choose_backend(args.crf_backend, choose_device(args.device))
     provenance = {
         "command": "dsna evaluate",
         "split": args.split,
@@ -397,7 +405,7 @@ def _record(args: argparse.Namespace, pictures: Pictures, result: dict[str, Any]
         "data": runs.data_digest(pictures, masks=True),
         "labels": result["labels"],
         "protocol": f"{_map_config(args)}, predicted void counts as {args.void}",
-        "crf": crf if crf == "none" else {"preset": crf, "tau": config.tau, **asdict(preset(crf))},
+        "crf": crf if crf == "none" else {"preset": crf, "tau": config.tau, "backend": backend, **asdict(preset(crf))},
         "note": args.note or "",
         "trained": runs.model_provenance(args.model),
     }

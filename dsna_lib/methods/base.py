@@ -102,7 +102,8 @@ class Stage:
             return annotations
 
         def work(folder: Path) -> None:
-            refine_split(self.pictures, annotations, folder, tau, crf).raise_failures("refined")
+            report = refine_split(self.pictures, annotations, folder, tau, crf, device=self.training.device)
+            report.raise_failures("refined")
 
         files = {record: annotations / f"{record.id}.png" for record in self.pictures.records}
         known = [replace(record, mask=file if file.is_file() else None) for record, file in files.items()]

@@ -195,7 +195,6 @@ def crf_marginals(probabilities: Tensor, images: Tensor, params: CRFParams | str
 
     Raises:
         ValueError: pictures of another shape or range.
-        ImportError: pydensecrf is not installed.
     """
     if images.ndim != 4 or images.shape[1] != 3 or len(images) != len(probabilities):
         raise ValueError(
@@ -225,7 +224,7 @@ def constrain_loss(
             and makes the absent ones fade. None, as in SEC, lets all of them take part.
 
     Raises:
-        ValueError, ImportError: see :func:`crf_marginals`; or labels of another shape.
+        ValueError: see :func:`crf_marginals`; or labels of another shape.
 
     Example:
         >>> constrain_loss(torch.zeros(1, 3, 9, 9), torch.rand(1, 3, 65, 65)) < 1e-5  # no class is preferred anywhere

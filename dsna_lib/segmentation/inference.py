@@ -93,17 +93,24 @@ def _shown(model: SegmentationModel, pictures: Tensor, size: Sequence[int], prec
     return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True).softmax(dim=1)
 
 
-def refined(image: np.ndarray, probabilities: np.ndarray, params: CRFParams | str = "segmentation") -> np.ndarray:
+def refined(
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    params: CRFParams | str = "segmentation",
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
     """A mask that follows the picture's edges, ``(H, W)`` uint8: the dense CRF on class probabilities.
 
     Args:
         image: ``(H, W, 3)`` uint8, raw RGB.
         probabilities: ``(C + 1, H, W)`` in 0..1, any float type. Classes that are nowhere plausible take no part.
         params: parameters or the name of a preset.
+        backend, device: see :func:`dsna_lib.crf.choose_backend`.
     """
     likely = np.asarray(probabilities, np.float32)
     plausible = likely.max(axis=(1, 2)) >= min(PLAUSIBLE, 1 / len(likely))
-    return crf.refine(image, likely * plausible[:, None, None], params)
+    return crf.refine(image, likely * plausible[:, None, None], params, backend, device)
 
 
 def segment_split(
@@ -117,6 +124,7 @@ def segment_split(
     batch_size: int = 1,
     precision: str = "no",
     workers: int = 0,
+    backend: str = "auto",
 ) -> Report:
     """Segment pictures of any size, one palette PNG a picture and kind: ``folder/KIND/ID.png``.
 
@@ -128,16 +136,17 @@ def segment_split(
         scales, flip, precision, params: see :func:`probabilities` and :func:`refined`.
         batch_size: pictures read at a time; those of one size share a forward pass.
         workers: processes that read pictures.
+        backend: of the CRF, which runs on the model's device, see :func:`dsna_lib.crf.choose_backend`.
 
     Raises:
-        SettingError: an unknown kind or preset.
-        ImportError: pydensecrf is not installed, and the CRF was asked for.
+        SettingError: an unknown kind, preset or backend.
+        ImportError: the CRF was asked for, of pydensecrf, and that is not installed.
     """
     kinds = tuple(kinds)
     if not kinds or not set(kinds) <= set(MASK_KINDS):
         raise SettingError(f"kinds={kinds}: choose from {', '.join(MASK_KINDS)}")
     if "crf" in kinds:
-        crf.require()
+        crf.require(backend)
         params = preset(params)
     files = [{kind: Path(folder) / kind / f"{record.id}.png" for kind in kinds} for record in pictures.records]
     done = [all(is_whole(file) for file in own.values()) for own in files]
@@ -153,7 +162,7 @@ def segment_split(
             for kind, file in files[place].items():
                 if kind == "crf":
                     raw = images[k].permute(1, 2, 0).contiguous().numpy()
-                    mask = refined(raw, likely["multi"][k].cpu().numpy(), params)
+                    mask = refined(raw, likely["multi"][k].cpu().numpy(), params, backend, likely["multi"].device)
                 else:
                     mask = likely[kind][k].argmax(dim=0).cpu().numpy()
                 write_mask(file, mask)

@@ -211,21 +211,19 @@ def test_a_picture_twice_and_two_of_one_stem(annotate, tmp_path):
     assert str(other) in err
 
 
-def test_no_pydensecrf_loses_nothing(annotate, tmp_path, monkeypatch):
+def test_no_pydensecrf(annotate, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     paths = [picture(tmp_path / name) for name in ("a.png", "b.png")]
-    code, out, err = annotate(*paths, "--labels", "cat", "--json")
+    code, _, err = annotate(*paths, "--labels", "cat", "--crf-backend", "pydensecrf")
     assert code == 3
     assert len(sentences(err)) == 1
-    assert "pydensecrf" in err
-    assert "go on without the CRF (--crf none)" in err
-    assert [shown["picture"] for shown in json.loads(out)["pictures"]] == [str(path) for path in paths]
+    assert "let PyTorch compute the dense CRF (--crf-backend torch)" in err
+    assert not Path("annotations").exists()
+    assert annotate(*paths, "--labels", "cat", "--crf-backend", "pydensecrf", "--no-crf")[0] == 0
+    assert annotate(*paths, "--labels", "cat")[0] == 0
     for name in ("a", "b"):
-        assert Path(f"annotations/{name}/annotation.png").is_file()
-        assert Path(f"annotations/{name}/overlay.png").is_file()
-        assert not Path(f"annotations/{name}/annotation_crf.png").exists()
-    assert annotate(*paths, "--labels", "cat", "--no-crf")[0] == 0
+        assert Path(f"annotations/{name}/annotation_crf.png").is_file()
 
 
 def test_full_disk(annotate, tmp_path, monkeypatch):
@@ -463,13 +461,19 @@ def test_bad_pictures_of_a_data_set(on_voc, root):
     assert "three.jpg: cannot be read" in err
 
 
-def test_no_pydensecrf_keeps_a_data_sets_annotations(on_voc, original, monkeypatch):
+def test_no_pydensecrf_for_a_data_set(on_voc, original, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    code, _, err = on_voc("annotate", original)
-    assert code == 3
-    assert "go on without the CRF (--crf none)" in err
-    assert len(list(Path("annotations/merged").glob("*.png"))) == 4
+    for command in ("annotate", "evaluate"):
+        code, _, err = on_voc(command, original, "--crf", "sec", "--crf-backend", "pydensecrf")
+        assert code == 3
+        assert "let PyTorch compute the dense CRF (--crf-backend torch)" in err
+    assert not Path("annotations").exists()
+    assert on_voc("annotate", original)[0] == 0
+    assert len(list(Path("annotations/merged_crf").glob("*.png"))) == 4
+    code, out, _ = on_voc("evaluate", original, "--crf", "sec", "--json")
+    assert code == 0
+    assert "merged_crf" in json.loads(out)["rows"]
 
 
 @pytest.mark.parametrize(

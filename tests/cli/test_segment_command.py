@@ -1,6 +1,7 @@
 """``dsna segment``."""
 
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import skimage
 from command_line import picture
 from PIL import Image
 
-from dsna_lib import checkpoints, crf
+from dsna_lib import checkpoints
 from dsna_lib.data import read_mask
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Workers
@@ -112,15 +113,19 @@ def test_a_scale_beyond_all_memory_is_named(run, root, network):
     assert "at scale 1e+308 a picture of 40 pixels a side would have more than 32,768; lower --scales" in err
 
 
-def test_no_pydensecrf(run, root, network, monkeypatch):
-    def missing():
-        raise ImportError("the dense CRF needs pydensecrf")
-
-    monkeypatch.setattr(crf, "_densecrf", missing)
-    code, _, err = run("segment", "--data", "voc", "--root", root, "--model", network, *ON_CPU)
-    assert code == 3
-    assert "needs pydensecrf" in err
-    assert run("segment", "--data", "voc", "--root", root, "--model", network, *ON_CPU, "--no-crf")[0] == 0
+def test_no_pydensecrf(run, root, network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    photograph = picture(tmp_path / "photograph.png", (40, 30))
+    for asked in (["--data", "voc", "--root", root], [photograph]):
+        words = ["segment", *asked, "--model", network, *ON_CPU]
+        code, _, err = run(*words, "--crf-backend", "pydensecrf")
+        assert code == 3
+        assert "let PyTorch compute the dense CRF (--crf-backend torch)" in err
+        assert not Path("segmentation").exists()
+        assert run(*words, "--out", "made")[0] == 0
+    assert len(list(Path("made/crf").glob("*.png"))) == 4
+    assert Path("made/photograph/segmentation.png").is_file()
 
 
 def test_bad_networks(run, network, root, tmp_path):

@@ -175,7 +175,7 @@ def test_refining_follows_the_edge(kind):
 
 def test_classes_that_are_nowhere_plausible_take_no_part(monkeypatch):
     seen = []
-    monkeypatch.setattr(crf, "refine", lambda image, likely, params: seen.append((likely, params)))
+    monkeypatch.setattr(crf, "refine", lambda image, likely, params, *where: seen.append((likely, params)))
     likely = np.zeros((4, 2, 3), np.float32)
     likely[0], likely[1, 0, 0], likely[2], likely[3, 1, 2] = 0.5, 0.06, 0.04, 0.9
     refined(np.zeros((2, 3, 3), np.uint8), likely.astype(np.float16), "deeplab")
@@ -340,10 +340,12 @@ def test_unknown_kinds_are_refused(trained, mixed, tmp_path, kinds):
 def test_without_pydensecrf_nothing_is_begun_that_needs_it(trained, mixed, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    with looking(trained[0]) as shown, pytest.raises(ImportError, match="needs pydensecrf"):
-        segment_split(trained[0], mixed, tmp_path / "out", ALL)
+    with looking(trained[0]) as shown, pytest.raises(ImportError, match="pydensecrf is not installed"):
+        segment_split(trained[0], mixed, tmp_path / "out", ALL, backend="pydensecrf")
     assert (shown, (tmp_path / "out").exists()) == ([], False)
-    assert len(segment_split(trained[0], mixed, tmp_path / "out", ("single", "multi")).written) == 5
+    assert len(segment_split(trained[0], mixed, tmp_path / "out", ALL).written) == 5
+    segment_split(trained[0], mixed, tmp_path / "torch", ("crf",), backend="torch")
+    assert contents(tmp_path / "out" / "crf") == contents(tmp_path / "torch" / "crf")
 
 
 def test_an_unknown_crf_preset_is_refused(trained, mixed, tmp_path):
