@@ -16,5 +16,5 @@ def scaled(side: float, scale: float) -> float:
     """
     if not scale * side <= LARGEST:
         said = f"at scale {scale:g} a picture of {side:g} pixels a side would have more than {LARGEST:,}"
-        raise SettingError(said, "lower `scales`")
+        raise SettingError(said, "lower `scales`" if scale > 1 else "lower `size`")
     return scale * side

@@ -313,13 +313,22 @@ def test_out_of_memory(annotate, tmp_path, monkeypatch, error):
     assert "lower --batch-size" in err
 
 
-def test_after_out_of_memory_the_same_folder_takes_a_smaller_size(run, original, model_file):
+def test_after_out_of_memory_the_same_folder_takes_a_smaller_size(run, original, model_file, monkeypatch):
     words = ["maps", "--data", "voc", "--root", original, "--model", model_file, "--device", "cpu", "--size"]
     code, _, err = run(*words, 1_000_000)
+    assert (code, len(sentences(err))) == (2, 1)
+    assert "would have more than 32,768; lower --size" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(attention.AttentionModel, "forward", starving)
+        code, _, err = run(*words, 64)
     assert (code, len(sentences(err))) == (3, 1)
     assert "out of memory: lower --batch-size or --size or --scales" in err
     assert run(*words, 32)[0] == 0
     assert "maps was made with size 32, not 48" in run(*words, 48)[2]
+
+
+def starving(*_):
+    raise MemoryError
 
 
 def test_out_of_memory_in_the_crf_names_the_picture(annotate, tmp_path, monkeypatch):
