@@ -19,7 +19,8 @@ import pytest
 ENGINE = Path(__file__).resolve().parents[1] / "engine"
 # A command of two processes, in the middle of a unit each, and one that is still being imported.
 PROGRAM = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 sys.path.insert(0, {str(ENGINE)!r})
 import dsna_lib.cli
 
@@ -63,9 +64,11 @@ def program(folder: Path, command: str, processes: int) -> Iterator[tuple[subpro
     with subprocess.Popen(
         [sys.executable, "program.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how
     ) as process:
-        at_work = [int(process.stdout.readline()) for _ in range(processes)]
-        yield process, at_work
-        process.kill()
+        try:
+            at_work = [int(process.stdout.readline()) for _ in range(processes)]
+            yield process, at_work
+        finally:
+            process.kill()
     for each in at_work:
         if runs_still(each):
             os.kill(each, signal.SIGKILL)
