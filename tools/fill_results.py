@@ -24,6 +24,7 @@ from dsna_lib.tables.render import cell, render_table
 
 PAGES = (
     "README.md",
+    "book/intro.md",
     "book/results.md",
     "book/claims.md",
     "book/decisions.md",

@@ -30,6 +30,11 @@ from pages.stored import (
 )
 
 IN_WORDS = {"drawn": "drawn pictures", "photographs": "photographs"}
+FINDINGS = (
+    "decoupled attention (merged) beats conventional attention in IoU",
+    "the merged map beats the single stream in IoU",
+    "recall grows with the dropout rate",
+)
 WORDS = {  # what several, and what one of them does
     "holds": ("hold", "holds"),
     "contradicted": ("are contradicted", "is contradicted"),
@@ -163,6 +168,17 @@ def summary() -> str:
     return " ".join(sentences) + "\n"
 
 
+def findings() -> str:
+    """The claims that matter most, each with its difference, interval and verdict on drawn pictures."""
+    lines = []
+    for text in FINDINGS:
+        claim = next(claim for claim in paper.CLAIMS if claim.text == text)
+        each, theirs = answers_to(claim, "drawn")[USUAL_NETWORK["drawn"]], printed(claim)
+        known = "" if theirs is None else f"; the paper's numbers: {theirs:+.1f}"
+        lines.append(f"- *{text[0].upper() + text[1:]}*: {judged(each)}{known}.")
+    return "\n".join(lines) + "\n"
+
+
 def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -204,5 +220,5 @@ def verdicts(several: Sequence[paper.Claim]) -> list[str]:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
-    for block in (definitions, figures_of_the_paper, tables_of_the_paper, claims, summary, statements)
+    for block in (definitions, figures_of_the_paper, tables_of_the_paper, claims, summary, findings, statements)
 }
