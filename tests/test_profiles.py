@@ -40,7 +40,7 @@ def test_cpu_is_the_recipe_of_the_tables(monkeypatch: pytest.MonkeyPatch, drawn:
     setup = profiles.attention("cpu", seed=3)
     assert drawn == [("train", {"root": None, "train": 1000}), ("val", {"root": None, "train": 1000})]
     assert setup.training == replace(recipe_files.load("drawn").training, seed=3)
-    assert (setup.training.epochs, setup.training.optimizer) == (5, "adamw")
+    assert (setup.training.epochs, setup.training.optimizer) == (4, "adamw")
     assert setup.short == replace(setup.training, epochs=2, warm_up=30)
     assert setup.training.precision == "no"
     assert (setup.model.backbone, setup.model.head, setup.model.train_last) == ("efficientnet_lite0", "decoupled", 5)
@@ -121,7 +121,7 @@ def test_printing_shows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch, False)
     assert str(profiles.attention("cpu", head="single_stream")) == (
         "8 pictures to learn from, 8 to look at, 3 classes\n"
-        "efficientnet_lite0 with a single-stream head; 5 epochs in batches of 16 by AdamW, "
+        "efficientnet_lite0 with a single-stream head; 4 epochs in batches of 16 by AdamW, "
         "learning rates 0.0005 and 0.005"
     )
 

@@ -91,7 +91,7 @@ def compare(rows: Sequence[Evidence], weights: Sequence[float]) -> Comparison:
     total = sum(part for part, _ in parts)
     if total == 0:
         return Comparison(difference, difference, difference, float(difference == 0), number)
-    error, freedom = total**0.5, total**2 / sum(part**2 / free for part, free in parts)
+    error, freedom = total**0.5, total**2 / sum(part**2 / free for part, free in parts if part)
     reach = float(stats.t.ppf(0.975, freedom)) * error
     p = 2 * float(stats.t.sf(abs(difference) / error, freedom))
     return Comparison(difference, difference - reach, difference + reach, p, number)

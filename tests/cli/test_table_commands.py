@@ -211,8 +211,8 @@ def test_table_3_is_run_and_4_to_6_show_it(table, run, monkeypatch):
 
     monkeypatch.setattr(table_iii, "run_table_iii", fake)
     rows = "DSNA, merged;full supervision"
-    code, out, _ = table("III", "--rows", rows, "--network", "large", "--seeds", 2, "--jobs", 3, "--out", "r")
-    assert code == 0
+    code, out, err = table("III", "--rows", rows, "--network", "large", "--seeds", 2, "--jobs", 3, "--out", "r")
+    assert code == 0, err
     titles, network, seeds, workers = seen[0]
     assert (titles, network.model.backbone, seeds, workers) == (rows.split(";"), "vgg16", 2, Workers(3))
     stored = read_json("r/table_III_voc_vgg16.json")

@@ -14,7 +14,7 @@ from dsna_lib.tables.verdicts import Comparison, Evidence, claim_verdicts, compa
 def evidence(setting: str, pictures: np.ndarray) -> Evidence:
     """Of a mean over pictures: ``(S, N)``, a number for each training and picture."""
     number = pictures.shape[1]
-    without = (pictures.sum(axis=1, keepdims=True) - pictures) / (number - 1)
+    without = (pictures.sum(axis=1, keepdims=True) - pictures) / max(number - 1, 1)
     return Evidence(setting, pictures.mean(axis=1), without)
 
 
@@ -59,6 +59,11 @@ def test_both_kinds_of_luck_add_up():
     of_pictures = (other - one).mean(axis=0).var(ddof=1) / 30
     width = (compared.high - compared.low) / 2
     assert width / np.sqrt(of_trainings + of_pictures) == pytest.approx(2.0, abs=0.2)  # Student's t of many degrees
+
+
+def test_of_a_single_picture_the_trainings_alone_count():
+    compared = compare([alike("a", [40.0, 41.0, 42.0], 1), alike("b", [43.0, 44.0, 45.5], 1)], [-1, 1])
+    assert compared.p == pytest.approx(stats.ttest_ind([43, 44, 45.5], [40, 41, 42], equal_var=False).pvalue)
 
 
 def test_one_training_has_a_difference_and_nothing_more():
