@@ -84,14 +84,14 @@ def compare(rows: Sequence[Evidence], weights: Sequence[float]) -> Comparison:
     difference = float(sum(each.mean() for each in added.values()))
     if number < 2:
         return Comparison(difference, np.nan, np.nan, np.nan, number)
-    left_out = sum(weight * row.without.mean(axis=0) for row, weight in zip(rows, weights, strict=True))
-    of_pictures = float((pictures - 1) * np.var(left_out))
     parts = [(float(np.var(each, ddof=1)) / number, number - 1) for each in added.values()]
-    parts.append((of_pictures, pictures - 1))
+    if pictures > 1:
+        left_out = sum(weight * row.without.mean(axis=0) for row, weight in zip(rows, weights, strict=True))
+        parts.append((float((pictures - 1) * np.var(left_out)), pictures - 1))
     total = sum(part for part, _ in parts)
     if total == 0:
         return Comparison(difference, difference, difference, float(difference == 0), number)
-    error, freedom = total**0.5, total**2 / sum(part**2 / free for part, free in parts if part)
+    error, freedom = total**0.5, total**2 / sum(part**2 / free for part, free in parts)
     reach = float(stats.t.ppf(0.975, freedom)) * error
     p = 2 * float(stats.t.sf(abs(difference) / error, freedom))
     return Comparison(difference, difference - reach, difference + reach, p, number)

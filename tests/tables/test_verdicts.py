@@ -14,7 +14,8 @@ from dsna_lib.tables.verdicts import Comparison, Evidence, claim_verdicts, compa
 def evidence(setting: str, pictures: np.ndarray) -> Evidence:
     """Of a mean over pictures: ``(S, N)``, a number for each training and picture."""
     number = pictures.shape[1]
-    without = (pictures.sum(axis=1, keepdims=True) - pictures) / max(number - 1, 1)
+    with np.errstate(invalid="ignore"):  # without the only picture there is nothing
+        without = (pictures.sum(axis=1, keepdims=True) - pictures) / (number - 1)
     return Evidence(setting, pictures.mean(axis=1), without)
 
 
