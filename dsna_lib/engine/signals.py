@@ -22,7 +22,7 @@ class Signals:
 
     Args:
         error: what is raised.
-        at_once: is called with the number instead, while :attr:`working` is not set: exceptions do not come out of
+        at_once: is called with the number instead, while ``working`` is not set: exceptions do not come out of
             every import, nor of the end of a program.
 
     Attributes:
