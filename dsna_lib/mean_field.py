@@ -4,9 +4,13 @@ A labeling x of the pixels i costs the unary energies u and, for each pair of pi
 k_m of weights w_m say of their features f (position, or position and color):
 
 .. math::
-    E(x) = \sum_i u_i(x_i) + \sum_{i < j} [x_i \ne x_j] \sum_m w_m \tilde k_m(f_i, f_j), \qquad
-    \tilde k(f_i, f_j) = \frac{k(f_i, f_j)}{\sqrt{n_i n_j}}, \quad
-    k(f_i, f_j) = e^{-|f_i - f_j|^2 / 2}, \quad n_i = \sum_j k(f_i, f_j).
+    E(x) = \sum_i u_i(x_i) + \sum_{i < j} [x_i \ne x_j] \sum_m w_m \tilde k_m(f_i, f_j).
+
+The kernels are Gaussian, and normalized:
+
+.. math::
+    k(f_i, f_j) = e^{-|f_i - f_j|^2 / 2}, \quad
+    \tilde k(f_i, f_j) = \frac{k(f_i, f_j)}{\sqrt{n_i n_j}}, \quad n_i = \sum_j k(f_i, f_j).
 
 Mean field looks for the product of marginals Q that is nearest to the distribution exp(-E), in rounds:
 
