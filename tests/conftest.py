@@ -28,6 +28,13 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def without_pydensecrf(monkeypatch):
+    """As where it is not installed."""
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+
+
 @pytest.fixture(scope="session")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built site. Strict: an unresolved reference or any other warning fails the build."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,12 +220,6 @@ def test_an_unknown_backend(tmp_path):
         refine(image, class_probabilities(truth, [0], 1), backend="pytorch")
     with pytest.raises(SettingError, match="backend='pytorch'"):
         refine_split(Pictures([], ("object",)), tmp_path, tmp_path, backend="pytorch")
-
-
-@pytest.fixture
-def without_pydensecrf(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
 
 
 def test_without_pydensecrf_torch_refines(without_pydensecrf):

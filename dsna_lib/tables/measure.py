@@ -158,8 +158,7 @@ class Measurement:
         """
         counts = self.counts[protocol]
         if name in POOLED:
-            whole = counts.sum(axis=0)
-            return np.array([100 * getattr(matrix_of(whole - each, void), f"mean_{name}") for each in counts])
+            return left_out(counts, lambda total: 100 * getattr(matrix_of(total, void), f"mean_{name}"))
         shares, picture = self.of_objects(protocol)[name], self.objects[:, 0]
         known = np.isfinite(shares)
         own, objects = (np.bincount(picture[known], each, len(counts)) for each in (shares[known], None))
@@ -234,6 +233,17 @@ def matrix_of(counts: np.ndarray, void: str = "false_negative") -> ConfusionMatr
     matrix = ConfusionMatrix(len(counts), void)
     matrix.counts = counts
     return matrix
+
+
+def left_out(counts: np.ndarray, score: Callable[[np.ndarray], float]) -> np.ndarray:
+    """A score of N pictures together, N times: each time without one of them.
+
+    Args:
+        counts: ``(N, ...)``, which add up over pictures.
+        score: of a sum of counts.
+    """
+    whole = counts.sum(axis=0)
+    return np.array([score(whole - each) for each in counts])
 
 
 def several_classes(counts: np.ndarray, void: str = "false_negative") -> dict[str, float]:

@@ -31,7 +31,7 @@ from dsna_lib.metrics import ConfusionMatrix
 from dsna_lib.segmentation.inference import segment_split
 from dsna_lib.segmentation.networks import SegmentationModel
 from dsna_lib.segmentation.training import train_once
-from dsna_lib.tables.measure import counts_of, matrix_of, require_masks
+from dsna_lib.tables.measure import counts_of, left_out, matrix_of, require_masks
 from dsna_lib.tables.run import Experiment, Result, over_seeds, with_trainings
 from dsna_lib.tables.verdicts import Evidence, claim_verdicts
 
@@ -189,14 +189,16 @@ def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: in
         per_class = _per_class(trainings, ("background", *val.class_names))
         rows.append({"title": method.title, "paper": printed} | columns | {"per_class": per_class})
 
+    def miou(counts: np.ndarray) -> float:
+        return 100 * matrix_of(counts).mean_iou
+
     def evidence(title: str, measure: str) -> Evidence | None:
         """Of a row: its networks are its own, whatever their annotations share."""
         counts = [scores[Unit(m, seed)].counts[measure] for m in methods if m.title == title for seed in range(seeds)]
         if not counts:
             return None
-        without = [[100 * matrix_of(each.sum(axis=0) - one).mean_iou for one in each] for each in counts]
-        own = [100 * matrix_of(each.sum(axis=0)).mean_iou for each in counts]
-        return Evidence(title, np.array(own), np.array(without))
+        own = [miou(each.sum(axis=0)) for each in counts]
+        return Evidence(title, np.array(own), np.array([left_out(each, miou) for each in counts]))
 
     return {
         "table": "III",

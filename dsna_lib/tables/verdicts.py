@@ -175,14 +175,3 @@ def _rounded(compared: Comparison) -> dict[str, Any]:
 def _digits(value: float, digits: int) -> float | None:
     """Rounded; None for NaN, which JSON does not have."""
     return round(value, digits) if np.isfinite(value) else None
-
-
-def left_out(counts: np.ndarray, score: Callable[[np.ndarray], float]) -> np.ndarray:
-    """A score of N pictures together, N times: each time without one of them.
-
-    Args:
-        counts: ``(N, ...)``, which add up over pictures.
-        score: of a sum of counts.
-    """
-    whole = counts.sum(axis=0)
-    return np.array([score(whole - each) for each in counts])

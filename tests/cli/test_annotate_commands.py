@@ -1,7 +1,6 @@
 """``dsna maps`` and ``dsna annotate``."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -211,9 +210,7 @@ def test_a_picture_twice_and_two_of_one_stem(annotate, tmp_path):
     assert str(other) in err
 
 
-def test_no_pydensecrf(annotate, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+def test_no_pydensecrf(annotate, tmp_path, without_pydensecrf):
     paths = [picture(tmp_path / name) for name in ("a.png", "b.png")]
     code, _, err = annotate(*paths, "--labels", "cat", "--crf-backend", "pydensecrf")
     assert code == 3
@@ -470,9 +467,7 @@ def test_bad_pictures_of_a_data_set(on_voc, root):
     assert "three.jpg: cannot be read" in err
 
 
-def test_no_pydensecrf_for_a_data_set(on_voc, original, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+def test_no_pydensecrf_for_a_data_set(on_voc, original, without_pydensecrf):
     for command in ("annotate", "evaluate"):
         code, _, err = on_voc(command, original, "--crf", "sec", "--crf-backend", "pydensecrf")
         assert code == 3

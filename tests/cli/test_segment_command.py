@@ -1,7 +1,6 @@
 """``dsna segment``."""
 
 import json
-import sys
 import tarfile
 from pathlib import Path
 
@@ -113,9 +112,7 @@ def test_a_scale_beyond_all_memory_is_named(run, root, network):
     assert "at scale 1e+308 a picture of 40 pixels a side would have more than 32,768; lower --scales" in err
 
 
-def test_no_pydensecrf(run, root, network, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+def test_no_pydensecrf(run, root, network, tmp_path, without_pydensecrf):
     photograph = picture(tmp_path / "photograph.png", (40, 30))
     for asked in (["--data", "voc", "--root", root], [photograph]):
         words = ["segment", *asked, "--model", network, *ON_CPU]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -32,9 +31,6 @@ from dsna_lib.training import train_once
 MODEL = ModelConfig(tiny.NAMES, head="single_stream", dropout=0.0, weights=None)
 TRAINING = TrainingConfig(epochs=1, batch_size=4, crop=16, workers=0, device="cpu")
 BATCH = 3
-needs_crf = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pydensecrf2 does not build on Python 3.13 and later"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -364,7 +360,7 @@ def test_its_steps_share_a_folder_with_whoever_else_mines_so(stage, trainings):
     assert runs.Run(first.parent, "", {}).read()["metrics"] == {"steps": 2}
 
 
-@needs_crf
+@tiny.needs_crf
 def test_only_the_stages_own_pictures_are_refined(stage):
     refined = ROWS[0].annotate(stage)
     assert sorted(path.stem for path in refined.glob("*.png")) == ["p00", "p01", "p02", "p03"]

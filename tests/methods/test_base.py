@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,9 +34,6 @@ from dsna_lib.methods.full_supervision import FULL_SUPERVISION
 from dsna_lib.methods.rows import METHODS, MINING
 from dsna_lib.segmentation.training import AnnotationError, train_once
 
-needs_crf = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pydensecrf2 does not build on Python 3.13 and later"
-)
 UNREFINED = replace(RECIPE, annotation=AnnotationConfig(crf="none"))
 
 
@@ -274,7 +270,7 @@ def test_other_settings_have_another_folder(data, here, title):
     assert method.annotate(stage_of(data, replace(UNREFINED, title="of no consequence", seeds=2))) == usual
 
 
-@needs_crf
+@tiny.needs_crf
 def test_another_crf_has_another_folder(data, here, trainings):
     recipes = [
         RECIPE,
@@ -294,7 +290,7 @@ def test_another_crf_has_another_folder(data, here, trainings):
         np.testing.assert_array_equal(read_mask(folders[1] / f"{record.id}.png"), wanted)
 
 
-@needs_crf
+@tiny.needs_crf
 def test_what_is_refined_goes_by_its_content(data, here):
     """The same annotations in another folder are refined once; one pixel makes the difference."""
     stage = stage_of(data, RECIPE)

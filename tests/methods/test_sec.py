@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -29,9 +28,6 @@ from dsna_lib.segmentation.networks import SegmentationModel
 from dsna_lib.segmentation.training import train_segmentation
 from dsna_lib.training import read_log
 
-needs_crf = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pydensecrf2 does not build on Python 3.13 and later"
-)
 FLOOR = 1e-4
 
 
@@ -332,7 +328,7 @@ def test_the_crf_on_the_papers_grid_and_on_smaller_ones():
     assert (small.bilateral_rgb, small.smooth_weight, small.bilateral_weight, small.iterations) == (13, 3, 10, 10)
 
 
-@needs_crf
+@tiny.needs_crf
 @pytest.mark.parametrize("seed", range(3))
 def test_constrain_is_the_formula(seed):
     logits, images = draw(seed), images_of()
@@ -345,7 +341,7 @@ def test_constrain_is_the_formula(seed):
     assert constrain_loss(logits, images).item() == pytest.approx(expected, rel=1e-6)
 
 
-@needs_crf
+@tiny.needs_crf
 def test_constrain_gradient_is_exact_with_q_held(monkeypatch):
     logits, images = draw().requires_grad_(), images_of()
     loss = constrain_loss(logits, images)
@@ -359,7 +355,7 @@ def test_constrain_gradient_is_exact_with_q_held(monkeypatch):
     torch.testing.assert_close(logits.grad, held.grad, atol=1e-6, rtol=1e-4)
 
 
-@needs_crf
+@tiny.needs_crf
 def test_no_pairwise_terms_leave_nothing_to_learn():
     """Then Q is f, the divergence 0, and so is its gradient."""
     logits, images = draw(scale=1.0).requires_grad_(), images_of()
@@ -370,7 +366,7 @@ def test_no_pairwise_terms_leave_nothing_to_learn():
     assert logits.grad.abs().max() < 1e-6
 
 
-@needs_crf
+@tiny.needs_crf
 def test_where_no_class_is_preferred_none_is_made_up():
     """A uniform f on a uniform picture: by symmetry Q is uniform, too."""
     f = torch.full((1, 4, 9, 9), 0.25)
@@ -379,7 +375,7 @@ def test_where_no_class_is_preferred_none_is_made_up():
     assert constrain_loss(torch.zeros(1, 4, 9, 9), torch.full((1, 3, 65, 65), 0.5)).item() == pytest.approx(0, abs=1e-5)
 
 
-@needs_crf
+@tiny.needs_crf
 @pytest.mark.parametrize("start", [7, 9])
 def test_an_edge_of_the_picture_pulls_the_segment_to_itself(start):
     """The picture brightens at the 9th column of the grid (number 8), the segment starts one before or after."""
@@ -397,7 +393,7 @@ def test_an_edge_of_the_picture_pulls_the_segment_to_itself(start):
     assert torch.equal(logits.argmax(dim=1)[0], right)
 
 
-@needs_crf
+@tiny.needs_crf
 def test_present_classes_only():
     logits, images = draw().requires_grad_(), images_of()
     seen = []
@@ -451,7 +447,7 @@ def batch_of() -> dict[str, Tensor]:
     return {"image": images_of(), "labels": LABELS.float(), "mask": draw_cues()}
 
 
-@needs_crf
+@tiny.needs_crf
 def test_the_sum_is_the_sum():
     logits, batch = draw(), batch_of()
     parts = [SECLoss((name,))(logits, batch) for name in ("seed", "expand", "constrain")]
@@ -461,7 +457,7 @@ def test_the_sum_is_the_sum():
     torch.testing.assert_close(SECLoss()(logits, batch), sum(parts), atol=1e-6, rtol=1e-5)
 
 
-@needs_crf
+@tiny.needs_crf
 def test_options_reach_their_losses():
     logits, batch = draw(), batch_of()
     decayed = SECLoss(("expand",), present_decay=0.9, absent_decay=0.5, background_decay=0.95)(logits, batch)
@@ -483,7 +479,7 @@ def test_unknown_losses(losses):
         SECLoss(losses)
 
 
-@needs_crf
+@tiny.needs_crf
 @pytest.mark.parametrize("loss", [SECLoss((name,)) for name in sec.LOSSES], ids=sec.LOSSES)
 def test_half_precision_logits_are_computed_in_single(loss):
     """Also inside autocast, as in training: the loss is that of the same logits in float32."""
@@ -499,7 +495,7 @@ def test_half_precision_logits_are_computed_in_single(loss):
     assert torch.isfinite(half.grad).all()
 
 
-@needs_crf
+@tiny.needs_crf
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_it_trains(tmp_path, precision):
     """Colored squares on gray: after a few epochs all three losses together are lower than at the start."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -337,9 +336,7 @@ def test_unknown_kinds_are_refused(trained, mixed, tmp_path, kinds):
     assert not (tmp_path / "out").exists()
 
 
-def test_without_pydensecrf_nothing_is_begun_that_needs_it(trained, mixed, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+def test_without_pydensecrf_nothing_is_begun_that_needs_it(trained, mixed, tmp_path, without_pydensecrf):
     with looking(trained[0]) as shown, pytest.raises(ImportError, match="pydensecrf is not installed"):
         segment_split(trained[0], mixed, tmp_path / "out", ALL, backend="pydensecrf")
     assert (shown, (tmp_path / "out").exists()) == ([], False)

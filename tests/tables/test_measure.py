@@ -256,6 +256,11 @@ def test_without_the_only_picture_nothing_is_known():
     np.testing.assert_array_equal(by_hand().without(MERGED, "recall_small"), [np.nan, 50])
 
 
+def test_left_out():
+    counts = np.array([[1, 2], [3, 4], [5, 6]])
+    assert measure.left_out(counts, lambda total: total[0] / total.sum()).tolist() == [8 / 18, 6 / 14, 4 / 10]
+
+
 @pytest.mark.parametrize("name", ["precision", "recall", "iou", "recall_large", "whole"])
 def test_scores_without_a_picture_are_those_of_the_others(measured, name):
     measured = replace(measured, area=np.full_like(measured.area, 0.3))

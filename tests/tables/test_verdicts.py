@@ -8,7 +8,7 @@ from scipy import stats
 
 from dsna_lib import paper
 from dsna_lib.tables import verdicts
-from dsna_lib.tables.verdicts import Comparison, Evidence, claim_verdicts, compare, holm, left_out, trend, verdict
+from dsna_lib.tables.verdicts import Comparison, Evidence, claim_verdicts, compare, holm, trend, verdict
 
 
 def evidence(setting: str, pictures: np.ndarray) -> Evidence:
@@ -107,11 +107,6 @@ def test_holm_by_hand():
     assert holm([0.01, np.nan, 0.02, 0.5, 0.3])[::2] == [0.04, 0.06, 0.6]
     assert np.isnan(holm([0.01, np.nan])[1])
     assert holm([0.9, 0.8]) == [1, 1]
-
-
-def test_left_out():
-    counts = np.array([[1, 2], [3, 4], [5, 6]])
-    assert left_out(counts, lambda total: total[0] / total.sum()).tolist() == [8 / 18, 6 / 14, 4 / 10]
 
 
 def of_rows(values: dict[str, dict[str, list[float]]]):
