@@ -16,6 +16,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
         name: ``"vgg16"`` (to relu5_3, D = 512, as in the paper), ``"efficientnet_lite0"`` (D = 1280),
             ``"resnet50_caffe"`` (D = 2048, as its authors released it), or any timm model with ``features_only``.
         output_stride: pixels a feature cell stands for. VGG-16 to relu5_3 has 16.
-        weights: ``"imagenet"``, the path of a weight file, or None for random weights.
+        weights: ``"imagenet"``, the path of a weight file, or of a model file of this book, whose backbone is taken, or
+            None for random weights.
 
     Raises:
         SettingError: unknown name, or a stride it does not offer.
@@ -182,8 +184,30 @@ def create(name: str, output_stride: int = 16, weights: str | Path | None = "ima
         >>> create("efficientnet_lite0", weights=None)(torch.rand(1, 3, 224, 224)).shape
         torch.Size([1, 1280, 14, 14])
     """
-    backbone = OWN[name](output_stride, weights) if name in OWN else _from_timm(name, output_stride, weights)
+    make = OWN.get(name, partial(_from_timm, name))
+    if weights in (None, "imagenet") or not (state := _model_state(name, weights)):
+        return make(output_stride, weights).eval().to(memory_format=torch.channels_last)
+    # Stages that a model file leaves out are ImageNet's; see dsna_lib.model_files.save.
+    whole = any(key.startswith("stages.0.") for key in state)
+    backbone = make(output_stride, None if whole else "imagenet")
+    load_into(backbone, backbone.state_dict() | state, weights)
     return backbone.eval().to(memory_format=torch.channels_last)
+
+
+def _model_state(name: str, path: str | Path) -> dict[str, Tensor]:
+    """The backbone's part of a model file of this book; nothing where the file is another one."""
+    content: dict[str, Any] = load_weights(path)
+    state, config = content.get("state"), content.get("config")
+    if "format" not in content or not isinstance(state, Mapping) or not isinstance(config, Mapping):
+        return {}
+    if config.get("backbone") != name:
+        raise CheckpointError(f"{path}: holds a model of {config.get('backbone')}, and {name} was asked for")
+    return {k.removeprefix("backbone."): v.float() for k, v in state.items() if k.startswith("backbone.")}
+
+
+def weights_name(weights: str | Path | None) -> str | None:
+    """What is remembered of where a backbone started: of a file its name, which is the same on every machine."""
+    return None if weights is None else Path(weights).name
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

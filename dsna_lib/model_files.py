@@ -34,7 +34,8 @@ def save(model: Any, path: str | Path, form: str, half: bool = False) -> None:
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if not k.startswith(skip)}
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    content = {"format": form, "config": asdict(config) | {"class_names": list(config.class_names)}, "state": state}
+    known = {"class_names": list(config.class_names), "weights": backbones.weights_name(config.weights)}
+    content = {"format": form, "config": asdict(config) | known, "state": state}
     write_atomically(path, lambda file: torch.save(content, file))
 
 

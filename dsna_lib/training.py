@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from dsna_lib import attention
 from dsna_lib.attention import AttentionModel, AttentionOutput, classification_loss
-from dsna_lib.backbones import weights_digest
+from dsna_lib.backbones import weights_digest, weights_name
 from dsna_lib.config.attention import ModelConfig
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import transforms
@@ -83,7 +83,7 @@ def train_once(
         return read_log(folder)[-1] | report | {"curve": read_curve(folder)}
 
     identity = {
-        "model": asdict(model),
+        "model": asdict(model) | {"weights": weights_name(model.weights)},
         "weights": weights_digest(model.backbone, model.weights),
         "data": {"digest": runs.data_digest(pictures), "pictures": len(pictures)},
         "training": config.identity(),

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models import vgg
 from torchvision.transforms.v2.functional import normalize
 
-from dsna_lib import backbones
+from dsna_lib import attention, backbones
 from dsna_lib.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,7 +25,9 @@ from dsna_lib.backbones import (
     load_into,
     load_weights,
     weights_digest,
+    weights_name,
 )
+from dsna_lib.config.attention import ModelConfig
 from dsna_lib.engine.errors import DsnaError, SettingError
 
 
@@ -257,6 +259,29 @@ def test_another_shape_names_both_sides():
         load_into(module, {"weight": torch.zeros(5, 3), "bias": torch.zeros(2)}, "file.pth")
     with pytest.raises(CheckpointError, match=r"bias has shape \(\) there and \(2,\) here"):
         load_into(module, {"weight": torch.zeros(2, 3), "bias": 7}, "file.pth")
+
+
+def test_a_model_file_gives_its_backbone(tmp_path):
+    """Stages that learn nothing are not in such a file: they are ImageNet's."""
+    torch.manual_seed(0)
+    path = tmp_path / "model.pth"
+    for train_last in (None, 2):
+        model = attention.create(ModelConfig(("cat", "dog"), "efficientnet_lite0", train_last=train_last))
+        with torch.no_grad():
+            model.backbone.stages[-1][0].weight.add_(1.0)
+        attention.save(model, path)
+        assert ("backbone.stages.0.0.weight" in load_weights(path)["state"]) == (train_last is None)
+        backbone, learned = create("efficientnet_lite0", 8, path), model.backbone.state_dict()
+        assert backbone.output_stride == 8
+        assert all(torch.equal(value, learned[name]) for name, value in backbone.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"model.pth: holds a model of efficientnet_lite0, and vgg16 was"):
+        create("vgg16", weights=path)
+
+
+def test_of_a_weight_file_its_name_is_remembered(tmp_path):
+    """A run, and a model file, must not tell one machine's folders from another's."""
+    known = [weights_name(weights) for weights in (None, "imagenet", tmp_path / "of" / "mine.pth")]
+    assert known == [None, "imagenet", "mine.pth"]
 
 
 def test_other_names_name_both_sides():

@@ -56,6 +56,9 @@ class NetworkConfig:
     """A segmentation network of Table III: its `model`, its `training`, and its `inference` on what is measured."""
 
     rows: tuple[str, ...] = option((), "titles of the methods that it learns from (default: all of Table III)")
+    start: Literal["weights", "attention"] = option(
+        "weights", "where its backbone starts: at the model's `weights`, or where the recipe's attention model ended"
+    )
     model: SegmentationConfig = field(default_factory=SegmentationConfig)
     training: SegmentationTraining = field(default_factory=SegmentationTraining)
     inference: InferenceConfig = field(default_factory=InferenceConfig)

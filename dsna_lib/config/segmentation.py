@@ -34,7 +34,7 @@ class SegmentationConfig:
     batch_norm: Literal["frozen", "learned"] = option(
         "frozen", "frozen: statistics, scale and shift stay as pretrained; learned: they follow the batches"
     )
-    weights: str | None = option("imagenet", "where the backbone starts: imagenet, none, or a file")
+    weights: str | None = option("imagenet", "where the backbone starts: imagenet, none, or a file, such as a model's")
     pretrained_head: bool = option(
         False, "vgg16: start fc6 and fc7 from VGG-16's own, thinned out as DeepLab does; needs torchvision's file"
     )

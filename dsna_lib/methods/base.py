@@ -64,9 +64,10 @@ class Stage:
     annotation: AnnotationConfig
     help: Mapping[Help, Pictures]
 
-    def train(self, head: HeadConfig) -> tuple[AttentionModel, Run]:
-        """The attention model with this head, trained on the image labels of `mining`, where it runs best."""
-        model, run = train_once(replace(self.model, **asdict(head)), self.mining, self.training)
+    def train(self, head: HeadConfig | None = None) -> tuple[AttentionModel, Run]:
+        """The attention model, with this head or its own, trained on `mining`'s image labels; where it runs best."""
+        asked = self.model if head is None else replace(self.model, **asdict(head))
+        model, run = train_once(asked, self.mining, self.training)
         return model.to(choose_device(self.training.device)), run
 
     def iterate_maps(self, model: AttentionModel, maker: MapMaker = attention_maps) -> Iterator[PictureMaps]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from dsna_lib import diagnostics, training
-from dsna_lib.backbones import weights_digest
+from dsna_lib.backbones import weights_digest, weights_name
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.config.training import SegmentationTraining
 from dsna_lib.data import transforms
@@ -246,7 +246,7 @@ def train_once(
 
     modules, described = _described(loss)
     identity = {
-        "model": asdict(model),
+        "model": asdict(model) | {"weights": weights_name(model.weights)},
         "weights": weights_digest(model.backbone, model.weights),
         "data": {"digest": runs.data_digest(pictures, masks=loss.needs_masks), "pictures": len(pictures)},
         "training": config.identity(),

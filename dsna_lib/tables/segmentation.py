@@ -9,7 +9,7 @@ Each stage of each row is a run: finished ones are found again, by this command 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from dsna_lib.engine.runs import Run
 from dsna_lib.methods.base import Method, lessons, prepare
 from dsna_lib.methods.full_supervision import FULL_SUPERVISION
 from dsna_lib.metrics import ConfusionMatrix
+from dsna_lib.segmentation import mistakes
 from dsna_lib.segmentation.inference import segment_split
 from dsna_lib.segmentation.networks import SegmentationModel
 from dsna_lib.segmentation.training import train_once
@@ -46,12 +47,14 @@ class Score:
 
     Attributes:
         counts: column to the confusion counts of each picture of val ``(N, C + 1, C + 2)``.
+        wrong: pixels of each of :data:`~dsna_lib.segmentation.mistakes.KINDS` in all of val, of the masks of ``iou``.
         annotation: mean IoU of the annotations it learned from, in percent; measured, never used. None without
             annotations, or without masks to hold them against.
         how: where it comes from.
     """
 
     counts: dict[str, np.ndarray]
+    wrong: np.ndarray
     annotation: float | None
     how: dict[str, Any] = field(default_factory=dict)
 
@@ -61,7 +64,9 @@ def train_and_score(method: Method, seed: int, experiment: Experiment, network: 
     model, trained, pictures = trained_network(method, seed, experiment, network)
     masks, kinds = segmented(trained, model, experiment.val, network), kinds_of(network.inference)
     counts = {column: count_masks(masks / kind, experiment.val) for column, kind in kinds.items()}
-    return Score(counts, _quality(pictures, experiment.train), runs.model_provenance(trained.folder / "model.pth"))
+    wrong = count_wrong(masks / kinds["iou"], experiment.val)
+    how = runs.model_provenance(trained.folder / "model.pth")
+    return Score(counts, wrong, _quality(pictures, experiment.train), how)
 
 
 def kinds_of(inference: InferenceConfig) -> dict[str, str]:
@@ -76,6 +81,9 @@ def trained_network(
     stage = prepare(method, experiment.recipe, experiment.mining, experiment.train, seed)
     pictures, loss = lessons(method, stage)
     config = replace(network.model, class_names=experiment.mining.class_names)
+    if network.start == "attention":  # of this seed: it has learned from the image labels that all rows are told
+        _, attention = stage.train()
+        config = replace(config, weights=str(attention.folder / "model.pth"))
     return *train_once(config, pictures, replace(network.training, seed=seed), loss=loss), pictures
 
 
@@ -96,12 +104,20 @@ def segmented(trained: Run, model: SegmentationModel, pictures: Pictures, networ
 
 def count_masks(folder: Path, pictures: Pictures) -> np.ndarray:
     """Confusion counts of each picture ``(N, C + 1, C + 2)``, from a folder with ``ID.png`` for each."""
-    counts = []
+    pairs = _with_truths(folder, pictures)
+    return np.stack([counts_of(*pair, pictures.num_classes + 1) for pair in pairs]).astype(np.int32)
+
+
+def count_wrong(folder: Path, pictures: Pictures) -> np.ndarray:
+    """What is wrong in masks, over all pictures: see :func:`~dsna_lib.segmentation.mistakes.count_mistakes`."""
+    return np.sum([mistakes.count_mistakes(*pair) for pair in _with_truths(folder, pictures)], axis=0)
+
+
+def _with_truths(folder: Path, pictures: Pictures) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Mask and truth of each picture."""
     for record, mask in zip(pictures.records, require_masks(pictures), strict=True):
         truth = read_mask(mask, num_classes=pictures.num_classes)
-        prediction = read_mask(folder / f"{record.id}.png", truth.shape, pictures.num_classes)
-        counts.append(counts_of(prediction, truth, pictures.num_classes + 1))
-    return np.stack(counts).astype(np.int32)
+        yield read_mask(folder / f"{record.id}.png", truth.shape, pictures.num_classes), truth
 
 
 def _quality(learned: Pictures, train: Pictures) -> float | None:
@@ -178,7 +194,8 @@ def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: in
         ``rows``: each with ``title``, ``paper``, the ``mean``, ``std`` and ``seeds`` of ``annotation`` (IoU of what was
         learned from), ``single``, ``multi`` and ``iou`` (val at one scale, at several, and after the CRF), ``object``
         (the same as ``iou`` with all classes taken as one: where objects are, not what), ``share`` (of the ceiling's
-        ``iou``, where there is one), and ``per_class`` IoU, mean over seeds; ``claims``.
+        ``iou``, where there is one), ``per_class`` IoU and ``wrong`` pixels (their share of all, and the shares of each
+        kind of mistake in them), means over seeds; ``claims``.
     """
     rows = []
     for method in methods:
@@ -187,7 +204,8 @@ def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: in
         columns = over_seeds([_columns(*pair) for pair in zip(trainings, ceilings, strict=True)])
         printed = {} if method.paper is None else {"iou": method.paper}
         per_class = _per_class(trainings, ("background", *val.class_names))
-        rows.append({"title": method.title, "paper": printed} | columns | {"per_class": per_class})
+        details = {"per_class": per_class, "wrong": _wrong(trainings)}
+        rows.append({"title": method.title, "paper": printed} | columns | details)
 
     def miou(counts: np.ndarray) -> float:
         return 100 * matrix_of(counts).mean_iou
@@ -214,6 +232,16 @@ def _per_class(trainings: Sequence[Score], names: Sequence[str]) -> dict[str, fl
     each = np.ma.masked_invalid([matrix_of(score.counts["iou"].sum(axis=0)).iou for score in trainings])
     means = (100 * each.mean(axis=0)).round(2).tolist()  # a masked number becomes None
     return dict(zip(names, means, strict=True))
+
+
+def _wrong(trainings: Sequence[Score]) -> dict[str, float]:
+    """Percent of the pixels that are wrong, and of these of each kind of mistake; means over seeds."""
+    pixels = np.array([score.counts["iou"].sum() for score in trainings])
+    counts = np.array([score.wrong for score in trainings])  # (seeds, kinds)
+    wrong = counts.sum(axis=1)
+    shares = 100 * (counts / wrong.clip(1)[:, None]).mean(axis=0)
+    named = dict(zip(mistakes.KINDS, shares.round(2).tolist(), strict=True))
+    return {"pixels": round(100 * float((wrong / pixels).mean()), 2)} | named
 
 
 def _columns(score: Score, ceiling: Score | None) -> dict[str, float]:

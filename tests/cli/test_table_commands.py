@@ -204,7 +204,7 @@ def test_table_3_is_run_and_4_to_6_show_it(table, run, monkeypatch):
         counts = np.zeros((1, 21, 22), np.int32)
         counts[0, range(21), range(21)] = 5
         counts[0, 0, 1] = 5
-        score = table_iii.Score(dict.fromkeys(table_iii.KINDS_WITH_CRF, counts), 50.0)
+        score = table_iii.Score(dict.fromkeys(table_iii.KINDS_WITH_CRF, counts), np.array([5, 0, 0, 0]), 50.0)
         scores = {Unit(method, seed): score for method in methods for seed in range(seeds)}
         values = table_iii.summarize(methods, scores, seeds, experiment.val) | {"warnings": []}
         return values, experiment.provenance() | {"how": "not at all"}

@@ -26,10 +26,12 @@ from dsna_lib.data.pictures import PictureError, Pictures, read_image, read_mask
 from dsna_lib.engine import runs
 from dsna_lib.engine.errors import RunError
 from dsna_lib.engine.files import read_json
+from dsna_lib.engine.runs import file_digest
 from dsna_lib.engine.pools import PoolError, Unit, Workers
 from dsna_lib.methods.base import LABELS, Help, Method, MethodError, Stage, prepare
 from dsna_lib.methods.rows import METHODS
 from dsna_lib.methods.sec import SECLoss
+from dsna_lib.segmentation import networks
 from dsna_lib.segmentation import training as segmentation_training
 from dsna_lib.tables import render, segmentation
 from dsna_lib.tables.definitions import TableError
@@ -133,6 +135,23 @@ def trainings(monkeypatch):
         segmentation_training, "train_segmentation", lambda *a: done.append("segmentation") or segment(*a)
     )
     return done
+
+
+def test_a_network_may_start_where_the_attention_model_ended(experiment, monkeypatch):
+    """It has learned from what every row is told, so rows that train no such model start there, too."""
+    asked, once = [], segmentation.train_once
+    monkeypatch.setattr(
+        segmentation, "train_once", lambda *given, **options: asked.append(given[0]) or once(*given, **options)
+    )
+    network = replace(NETWORK, start="attention")
+    _, run, _ = segmentation.trained_network(METHODS["full supervision"], 1, experiment, network)
+    (model,) = asked
+    ended = attention.load(model.weights).config
+    assert ended == replace(RECIPE.attention, class_names=tiny.NAMES)
+    assert read_json(Path(model.weights).parent / "run.json")["identity"]["training"]["seed"] == 1
+    assert run.identity["model"]["weights"] == "model.pth"  # on any machine; what it holds is told by a digest
+    assert run.identity["weights"] == file_digest(Path(model.weights))
+    assert networks.load(run.folder / "model.pth").config.weights == "model.pth"
 
 
 def named(*titles: str) -> list[Method]:
@@ -565,6 +584,7 @@ def a_score(annotation: float, *pictures: Sequence[int]) -> Score:
             "multi": counts(*((b - 1, c) for b, c in pictures)),
             "iou": counts(*pictures),
         },
+        np.array([1, 0, 1, 2]),
         annotation,
     )
 
@@ -650,6 +670,17 @@ def test_without_the_ceiling_there_is_no_share():
     assert values["rows"][0]["std"]["iou"] is None
 
 
+def test_what_is_wrong_is_a_share_of_wrong_pixels():
+    """Four of forty pixels in either training; without a mistake there are no shares to give."""
+    method = METHODS["CAM"]
+    values = summarize([method], SCORES, 2, VAL)
+    shares = {"pixels": 10.0, "outline": 25.0, "missed": 0.0, "confused": 25.0, "invented": 50.0}
+    assert values["rows"][0]["wrong"] == shares
+    perfect = replace(SCORES[Unit(method, 0)], wrong=np.zeros(4, int))
+    (row,) = summarize([method], {Unit(method, 0): perfect}, 1, VAL)["rows"]
+    assert set(row["wrong"].values()) == {0.0}
+
+
 def test_a_class_that_is_nowhere_has_no_iou():
     """In no truth and in no mask of seed 0; seed 1 sees it where it is not."""
     seen = counts((9, 9))
@@ -659,7 +690,7 @@ def test_a_class_that_is_nowhere_has_no_iou():
     wrong[0, 0, 0], wrong[0, 0, 2] = 4, 5
     method = METHODS["DSNA, merged"]
     scores = {
-        Unit(method, seed): Score({"single": each, "multi": each, "iou": each}, None)
+        Unit(method, seed): Score({"single": each, "multi": each, "iou": each}, np.zeros(4, int), None)
         for seed, each in enumerate((unseen, wrong))
     }
     names = Pictures([], ("cat", "dog"))
