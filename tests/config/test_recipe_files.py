@@ -167,22 +167,28 @@ def test_the_drawn_recipe_is_that_of_the_chapters():
     assert (drawn.seeds, drawn.maps, drawn.annotation) == (5, MapConfig(), AnnotationConfig())
     light = drawn.network()
     assert list(drawn.networks) == ["light"]
-    assert light.rows == ()
+    assert (light.rows, light.start) == ((), "attention")
     assert light.model == SegmentationConfig(
-        backbone="efficientnet_lite0", channels=256, dilation=6, dropout=0.1, train_last=1
+        backbone="efficientnet_lite0", decoder=True, channels=96, dilation=2, dropout=0.1
     )
     assert light.training == SegmentationTraining(
-        epochs=4,
+        epochs=6,
+        optimizer="adamw",
         schedule="poly",
-        batch_size=10,
-        backbone_rate=0.003,
-        head_rate=0.03,
+        warm_up=30,
+        batch_size=16,
+        backbone_rate=5e-4,
+        head_rate=1e-3,
+        weight_decay=0.02,
+        crops="resized",
+        shares=(0.4, 1.0),
         crop=129,
-        crops="whole",
+        held_out=0.1,
+        held_out_size=161,
         precision="no",
         workers=0,
     )
-    assert light.inference == InferenceConfig(scales=(0.6, 0.75, 0.9))
+    assert light.inference == InferenceConfig(scales=(0.7, 0.85, 1.0))
 
 
 def test_the_recipe_for_a_hosted_gpu_is_the_drawn_one_with_more_of_everything():
@@ -190,9 +196,8 @@ def test_the_recipe_for_a_hosted_gpu_is_the_drawn_one_with_more_of_everything():
     assert colab.data == replace(drawn.data, drawn=2000)
     assert colab.attention == drawn.attention
     assert colab.training == replace(drawn.training, epochs=6, warm_up=336, workers=2, precision="auto")
-    assert colab.network().model == drawn.network().model
-    assert colab.network().training == replace(drawn.network().training, epochs=6, workers=2, precision="auto")
-    assert colab.network().inference == drawn.network().inference
+    longer = {"epochs": 9, "warm_up": 45, "workers": 2, "precision": "auto"}
+    assert colab.network() == replace(drawn.network(), training=replace(drawn.network().training, **longer))
 
 
 def test_the_recipe_for_photographs_without_a_gpu():

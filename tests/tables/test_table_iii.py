@@ -26,8 +26,8 @@ from dsna_lib.data.pictures import PictureError, Pictures, read_image, read_mask
 from dsna_lib.engine import runs
 from dsna_lib.engine.errors import RunError
 from dsna_lib.engine.files import read_json
-from dsna_lib.engine.runs import file_digest
 from dsna_lib.engine.pools import PoolError, Unit, Workers
+from dsna_lib.engine.runs import file_digest
 from dsna_lib.methods.base import LABELS, Help, Method, MethodError, Stage, prepare
 from dsna_lib.methods.rows import METHODS
 from dsna_lib.methods.sec import SECLoss
