@@ -202,7 +202,7 @@ def test_the_recipe_for_a_hosted_gpu_is_the_drawn_one_with_more_of_everything():
 
 def test_the_recipe_for_photographs_without_a_gpu():
     made = load("photographs-cpu")
-    assert made.data == DataConfig(source="voc", train="train_aug", segment="train")
+    assert made.data == DataConfig(source="voc", train="train_aug")
     assert made.attention == ModelConfig(backbone="efficientnet_lite0", train_last=5)
     assert made.training == replace(
         load("photographs-vgg16").training, epochs=5, crop=256, backbone_rate=3e-4, precision="no"
@@ -212,12 +212,22 @@ def test_the_recipe_for_photographs_without_a_gpu():
     light, largefov = made.network(), made.network("largefov")
     assert light.rows == largefov.rows
     assert light.rows == ("CAM", "DSNA, expansive", "DSNA, discriminative", "DSNA, merged", "full supervision")
-    assert light.model == SegmentationConfig(backbone="efficientnet_lite0", channels=256, dilation=6, train_last=1)
+    assert (light.start, largefov.start) == ("attention", "weights")
+    assert light.model == replace(load("drawn").network().model, dilation=4)
     assert largefov.model == SegmentationConfig(backbone="vgg16", dilation=8, train_last=7)
-    short = {"crop": 225, "precision": "auto"}
-    assert light.training == SegmentationTraining(
-        epochs=6, drop_after=4, batch_size=10, backbone_rate=0.003, head_rate=0.03, **short
+    assert light.training == replace(
+        load("drawn").network().training,
+        epochs=5,
+        warm_up=50,
+        backbone_rate=3e-4,
+        shares=(0.25, 1.0),
+        crop=225,
+        balance=0.75,
+        held_out=0.06,
+        held_out_size=257,
+        workers=2,
     )
+    short = {"crop": 225, "precision": "auto"}
     assert largefov.training == SegmentationTraining(epochs=4, drop_after=3, batch_size=5, crops="whole", **short)
     assert light.inference.scales == (0.45, 0.6, 0.75)
     assert largefov.inference.scales == (0.4, 0.5, 0.6)

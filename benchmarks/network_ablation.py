@@ -1,0 +1,96 @@
+"""What each part of the light segmentation network and of its recipe is worth, in the same minutes.
+
+Every variant differs from the recipe of drawn pictures in one thing, learns from true masks for about as long as the
+others (its steps are timed first, then it gets as many passes over the pictures as fit; at least one), and is scored on
+the validation pictures as Table III is. One training each: small differences mean nothing.
+
+    python benchmarks/network_ablation.py [--seconds 300] [--name network_ablation]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from dsna_lib import training
+from dsna_lib.config import recipe as recipes
+from dsna_lib.config.recipe import NetworkConfig
+from dsna_lib.data.pictures import Pictures
+from dsna_lib.data.pictures import subset as first
+from dsna_lib.engine.provenance import write_result
+from dsna_lib.methods.full_supervision import FULL_SUPERVISION
+from dsna_lib.segmentation import networks
+from dsna_lib.segmentation.training import train_segmentation
+from dsna_lib.tables.measure import matrix_of
+from dsna_lib.tables.run import Experiment
+from dsna_lib.tables.segmentation import train_and_score, trained_network
+
+# What to change in the network's parts, by the names of NetworkConfig.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "the recipe": {},
+    "stride 8 by dilation, without a decoder": {"model": {"decoder": False, "dilation": 4}},
+    "SGD instead of AdamW": {"training": {"optimizer": "sgd", "backbone_rate": 0.003, "head_rate": 0.03}},
+    "only the last stage learns": {"model": {"train_last": 1}},
+    "whole pictures instead of crops": {"training": {"crops": "whole"}},
+    "from ImageNet's weights": {"": {"start": "weights"}},
+}
+TIMED = 5  # steps
+
+
+def changed(network: NetworkConfig, changes: Mapping[str, Mapping[str, Any]]) -> NetworkConfig:
+    """The network with a variant's changes; those under no name are its own."""
+    parts = {part: replace(getattr(network, part), **how) for part, how in changes.items() if part}
+    return replace(network, **parts, **changes.get("", {}))
+
+
+def seconds_a_step(network: NetworkConfig, pictures: Pictures) -> float:
+    """The median of a few steps; the first ones warm up."""
+    config = replace(network.training, epochs=1, held_out=0.0)
+    shown = first(pictures, (TIMED + 2) * config.batch_size)
+    model = networks.create(replace(network.model, class_names=pictures.class_names))
+    with tempfile.TemporaryDirectory() as folder:
+        train_segmentation(model, shown, config, folder)
+        ends = [line["seconds"] for line in training.read_log(folder)]
+    return statistics.median(after - before for before, after in pairwise(ends[1:]))
+
+
+def measure(network: NetworkConfig, experiment: Experiment, seconds: float) -> dict[str, Any]:
+    """Train a variant and score it, in percent."""
+    passes = len(experiment.train) // network.training.batch_size * seconds_a_step(network, experiment.train)
+    schedule = replace(network.training, epochs=max(1, round(seconds / passes)), held_out=0.0)
+    network = replace(network, training=schedule)
+    _, run, _ = trained_network(FULL_SUPERVISION, schedule.seed, experiment, network)
+    last = training.read_log(run.folder)[-1]
+    score = train_and_score(FULL_SUPERVISION, schedule.seed, experiment, network)
+    scores = {column: round(100 * matrix_of(each.sum(axis=0)).mean_iou, 2) for column, each in score.counts.items()}
+    return {"steps": last["step"], "seconds": round(last["seconds"])} | scores
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run from the command line."""
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--recipe", default="drawn")
+    ask.add_argument("--seconds", type=float, default=300.0, help="of training, a variant")
+    ask.add_argument("--variants", default=";".join(VARIANTS), help="which, with ; between")
+    ask.add_argument("--name", default="", help="results/NAME.json is written")
+    args = ask.parse_args(arguments)
+    recipe = recipes.load(args.recipe)
+    experiment, rows = Experiment.load(recipe), {}
+    for title in args.variants.split(";"):
+        torch.manual_seed(0)
+        rows[title] = measure(changed(recipe.network(), VARIANTS[title]), experiment, args.seconds)
+        print(f"{title:40} {rows[title]}", flush=True)
+    if args.name:
+        how = {"script": "benchmarks/network_ablation.py", "arguments": {"seconds": args.seconds}}
+        write_result(args.name, {"rows": rows}, how | experiment.provenance())
+
+
+if __name__ == "__main__":
+    main()
