@@ -15,6 +15,7 @@ from dsna_lib.config import recipe as recipe_files
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import minivoc, voc
 from dsna_lib.engine.files import read_json
+from dsna_lib.engine.runs import file_digest
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,7 @@ def test_the_models_that_come_with_the_book_are_those_of_the_drawn_recipe(
         recipe_files.load("drawn").attention, class_names=minivoc.CLASS_NAMES, head=head, dropout=dropout
     )
     recorded = read_json(Path("results/checkpoints.json"))["values"][file.stem]
+    assert recorded["shipped"] == file_digest(file)
     assert recorded["training"] == recipe_files.load("drawn").training.identity()
     assert recorded["curve"]["mean_average_precision"][-1] >= 0.93
 

@@ -58,6 +58,17 @@ def test_pages_state_what_was_measured(page):
     assert "<!-- result" in text
 
 
+@pytest.mark.parametrize("name", fill_results.BLOCKS)
+def test_no_block_is_a_table_without_rows(name):
+    """A head alone states nothing, and is what is left where nothing fits the question any more."""
+    lines = fill_results.BLOCKS[name]().strip().splitlines()
+    assert lines
+    for head, line in enumerate(lines[:-1]):
+        if set(line) <= set("|-: ") and line.startswith("|"):
+            assert lines[head + 1].startswith("|"), f"below {lines[head - 1]!r} nothing stands"
+    assert not (set(lines[-1]) <= set("|-: ")), f"below {lines[-2]!r} nothing stands"
+
+
 def test_the_ledgers_figure_and_file_are_those_of_the_results():
     assert (ROOT / "book" / "claims.csv").read_text() == claims.claims_csv()
     drawn_from = key_figure.digest(key_figure.key_claims())

@@ -3,7 +3,7 @@
     python tools/ship_checkpoint.py RUN NAME     # runs/train/DIGEST, efficientnet_lite0_drawn_decoupled
 
 Writes ``dsna_lib/checkpoints/NAME.pth`` in half precision, and into ``results/checkpoints.json`` where it comes from:
-recipe, curve, machine. The other models of that file stay as they are.
+recipe, curve, machine, and the digest of the file that ships. The other models of that file stay as they are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def ship(run: Path, name: str) -> None:
         target.unlink()
         raise SystemExit(f"{target}: {size:,} bytes, and {LARGEST:,} is the most")
     record = read_json(RECORD, {"values": dict})["values"] if RECORD.is_file() else {}
-    known = {"bytes": size, "curve": training.read_curve(run, measure)}
+    known = {"bytes": size, "shipped": runs.file_digest(target), "curve": training.read_curve(run, measure)}
     record[name] = known | runs.model_provenance(run / "model.pth")
     write_result(
         RECORD.stem, dict(sorted(record.items())), {"what": "models that come with the package"}, RECORD.parent

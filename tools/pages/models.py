@@ -49,7 +49,7 @@ def photographs() -> str:
 
 def shipped_attention() -> str:
     """The same of the attention model of photographs that comes with the package."""
-    file = values("checkpoints")[SHIPPED]["file"]
+    file = values("checkpoints")[SHIPPED]["shipped"]
     return _annotations(content for content in _photographs() if content["provenance"]["trained"]["file"] == file)
 
 
@@ -69,6 +69,20 @@ def _annotations(measured: Iterable[Mapping[str, Any]]) -> str:
         *(f"{kind}, CRF: IoU" for kind in REFINED),
     ]
     return markdown(head, lines, words=head[:2])
+
+
+def similarity_photographs() -> str:
+    """How alike the maps of different classes are in photographs, and what it does to annotations."""
+    shipped = {content["shipped"]: content for content in values("checkpoints").values()}
+    lines = []
+    for path in sorted(FOLDER.glob("similarity_*.json")):
+        content = read(path.stem)
+        how, trained = content["provenance"], content["provenance"]["trained"]
+        model = _learned(shipped.get(trained["file"], trained))
+        for kind, row in content["values"]["rows"].items():
+            lines.append([f"{model}, {kind}", how["size"], *row.values()])
+    head = ["model, map", "input, pixels", "similarity", "object pixels under another class", "IoU"]
+    return markdown(head, lines, words=head[:1])
 
 
 def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -139,5 +153,9 @@ def displacement() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    block.__name__: block for block in (photographs, shipped_attention, curves, schedules, recipe_search, displacement)
+    block.__name__: block
+    for block in (
+        *(photographs, shipped_attention, similarity_photographs),
+        *(curves, schedules, recipe_search, displacement),
+    )
 }
