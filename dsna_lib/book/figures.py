@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from dsna_lib import annotate
 from dsna_lib.data.pictures import VOID, palette
@@ -40,6 +41,23 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     weight = np.where(mask == 0, 0.0, STRENGTH)[..., None]
     weight[mask == VOID] = 0.75
     return ((1 - weight) * image + weight * colorize(mask)).astype(np.uint8)
+
+
+def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> None:
+    """Below a figure, the color and the name of each class that is anywhere in `masks`, of any shape.
+
+    Args:
+        figure: whose layout makes room for it.
+        masks: 0 background, which has no color, 1..C classes, 255 void.
+        class_names: of the C classes.
+    """
+    present = [label for label in np.unique(masks).tolist() if label]
+    names = {label: "void" if label == VOID else class_names[label - 1] for label in present}
+    patches = [Patch(color=palette()[label] / 255, label=name) for label, name in names.items()]
+    if patches:
+        figure.legend(
+            handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=9, frameon=False
+        )
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], width: float = 2.0) -> Figure:

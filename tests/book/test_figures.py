@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsna_lib.book import figures
-from dsna_lib.data.pictures import palette
+from dsna_lib.data.pictures import VOID, palette
 
 IMAGE = np.full((6, 8, 3), 100, np.uint8)
 
@@ -50,3 +50,18 @@ def test_panel(rows):
     assert figure.get_figwidth() == 3
     figure.canvas.draw()
     plt.close(figure)
+
+
+def test_a_legend_names_what_is_shown_in_its_color():
+    figure = figures.panel([[np.zeros((4, 6, 3), np.uint8)]], ["picture"])
+    figures.legend(figure, np.array([[0, 2], [VOID, 2]], np.uint8), ("cat", "dog"))
+    (made,) = figure.legends
+    assert [text.get_text() for text in made.get_texts()] == ["dog", "void"]
+    colors = [patch.get_facecolor()[:3] for patch in made.get_patches()]
+    np.testing.assert_allclose(colors, palette()[[2, VOID]] / 255)
+
+
+def test_a_legend_of_nothing_is_none():
+    figure = figures.panel([[np.zeros((4, 6, 3), np.uint8)]], ["picture"])
+    figures.legend(figure, np.zeros((2, 2), np.uint8), ("cat",))
+    assert figure.legends == []
