@@ -78,7 +78,10 @@ def train_segmentation(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--sec: {error}") from error
     recipe = _recipe(args)
     network = recipe.network(args.network) if args.recipe else NetworkConfig()
-    model = replace(network.model, **given(args, SegmentationConfig))
+    model = replace(network.model, **(asked := given(args, SegmentationConfig)))
+    if network.start == "attention" and "weights" not in asked:
+        said = "the recipe's network starts where its attention model ended"
+        raise UsageError(f"{said}: name that model's file (--weights FILE), or another start (--weights imagenet)")
     config = _schedule(args, network.training)
     pictures = _pictures(args, recipe, model.backbone, recipe.data.segment or recipe.data.train)
     if args.annotations:

@@ -146,6 +146,7 @@ def test_help_shows_units_and_defaults(run, monkeypatch, command, words):
         ("data make --out drawn --size 32", "--size: 32 must be at least 48"),
         ("train --data minivoc --scales wide", "--scales"),
         ("train-segmentation --data minivoc --truth --network light", "--recipe"),
+        ("train-segmentation --recipe drawn --truth", "name that model's file (--weights FILE)"),
         ("figure", "--list"),
         ("figure 99", "unknown figure or table '99'"),
         ("reproduce", "--recipe"),
