@@ -86,11 +86,12 @@ def similarity_photographs() -> str:
 
 
 def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Title and provenance of each model with a learning curve: those that ship, then those measured on photographs."""
-    for name, known in values("checkpoints").items():
+    """Title and provenance of each attention model with a learning curve: those that ship, then those of photographs."""
+    attention = {name: known for name, known in values("checkpoints").items() if "head" in known["model"]}
+    for name, known in attention.items():
         pictures = "drawn" if "drawn" in name else "photographs"
         yield f"{_network(known)}, {pictures}, {_head(known)}", known
-    shown = {known["file"] for known in values("checkpoints").values()}
+    shown = {known["file"] for known in attention.values()}
     for content in _photographs():
         known = content["provenance"]["trained"]
         if known["file"] not in shown:

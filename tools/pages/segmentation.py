@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from dsna_lib.segmentation.mistakes import KINDS
 from dsna_lib.tables.render import markdown, render_table
 from pages.stored import UNMEASURED, by_network, read, values
 
@@ -26,6 +27,38 @@ def segmentation(pictures: str) -> str:
         if how.get("note"):
             parts.append(f"*{how['note']}*\n")
     return "\n".join(parts) or f"*On {'drawn pictures' if pictures == 'drawn' else pictures}: {UNMEASURED}.*\n"
+
+
+def curves(pictures: str) -> str:
+    """Mean IoU of Table III's networks on held-out training pictures, at every tenth of a training."""
+    lines = []
+    for content in by_network("III", pictures).values():
+        for title, trainings in content["provenance"]["trained"].items():
+            for seed, known in trainings.items():
+                curve = known.get("metrics", {}).get("curve", {"mean_iou": []})
+                if curve["mean_iou"]:
+                    shown = (f"{100 * value:.0f}" for value in curve["mean_iou"])
+                    lines.append([title, seed, f"{curve['step'][-1]:,}", *shown])
+    head = ["row", "seed", "steps", *(f"{10 * tenth} %" for tenth in range(1, 11))]
+    return markdown(head, lines, words=head[:1]) if lines else f"*{UNMEASURED}*\n"
+
+
+def wrong(pictures: str) -> str:
+    """What is wrong in each row's masks of val, counted by kind."""
+    lines = []
+    for network, content in by_network("III", pictures).items():
+        counted = [row for row in content["values"]["rows"] if "wrong" in row]
+        lines += [[f"{network}: {row['title']}", *row["wrong"].values()] for row in counted]
+    head = ["network and row", "wrong pixels, percent", *(f"{kind}, percent of these" for kind in KINDS)]
+    return markdown(head, lines, words=head[:1]) if lines else f"*{UNMEASURED}*\n"
+
+
+def network_ablation() -> str:
+    """What each part of the light network and of its recipe is worth."""
+    head = ["variant", "steps", "seconds", "one scale", "several scales", "with a CRF"]
+    rows = values("network_ablation")["rows"]
+    columns = ("steps", "seconds", "single", "multi", "iou")
+    return markdown(head, [[title, *(row[column] for column in columns)] for title, row in rows.items()])
 
 
 def overfit() -> str:
@@ -53,6 +86,9 @@ def shipped_segmentation() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "segmentation_drawn": partial(segmentation, "drawn"),
     "segmentation_photographs": partial(segmentation, "photographs"),
+    "segmentation_curves": partial(curves, "drawn"),
+    "segmentation_wrong": partial(wrong, "drawn"),
+    "network_ablation": network_ablation,
     "overfit": overfit,
     "shipped_segmentation": shipped_segmentation,
 }
