@@ -69,6 +69,36 @@ def test_no_block_is_a_table_without_rows(name):
     assert not (set(lines[-1]) <= set("|-: ")), f"below {lines[-2]!r} nothing stands"
 
 
+VERDICT = re.compile(r"<!-- verdict: ([\w-]+) \| (.+?) \| (.+?) -->")
+FIRM = re.compile(r"\b(holds?|contradict(s|ed)|(not |does not |is )separated?|firm(ly)?)\b(?! a | an | the )")
+NONE = re.compile(r"no verdict|whether the paper's claims hold|ledger|the rule behind", re.IGNORECASE)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page's own words; verdicts that follow a full stop belong to it."""
+    own = re.sub(r"<!-- results: [\w-]+ -->.*?<!-- end -->", "", text, flags=re.DOTALL)
+    return re.split(r"(?<=[.?!])(?=\s+[A-Z])|(?<=-->)(?=\s+[A-Z])|\n\n", own)
+
+
+def test_what_counts_as_a_verdict():
+    said = "A is firmly above B. See below.<!-- verdict: t | a | holds --> It holds the weight. One gives no verdict."
+    first, *others = sentences(said)
+    assert FIRM.search(first)
+    assert not any(FIRM.search(each) and not NONE.search(each) and not VERDICT.search(each) for each in others)
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/intro.md", "book/results.md"])
+def test_a_sentence_that_states_a_verdict_names_its_claim(page):
+    """Beside it stands which claim of which table it rests on, and that has the verdict which is stated."""
+    text = (ROOT / page).read_text()
+    for sentence in sentences(text):
+        if FIRM.search(sentence) and not NONE.search(sentence):
+            assert VERDICT.search(sentence), f"{page} says {sentence.strip()!r} and names no claim"
+    for table, claim, verdict in VERDICT.findall(text):
+        judged = {each["text"]: each["verdict"] for each in stored.values(table)["claims"]}
+        assert judged.get(claim) == verdict, f"{page}: {claim!r} is {judged.get(claim)} in {table}, not {verdict}"
+
+
 def test_the_ledgers_figure_and_file_are_those_of_the_results():
     assert (ROOT / "book" / "claims.csv").read_text() == claims.claims_csv()
     drawn_from = key_figure.digest(key_figure.key_claims())
