@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import fill_results
 import numpy as np
 import pytest
-from pages import claims, costs, evidence, key_figure, last_run, maps, segmentation, stored
+from pages import claims, costs, evidence, key_figure, last_run, maps, segmentation, size_figure, stored, svg
 
 from dsna_lib import paper
 from dsna_lib.book import ledger
@@ -99,14 +100,23 @@ def test_a_sentence_that_states_a_verdict_names_its_claim(page):
         assert judged.get(claim) == verdict, f"{page}: {claim!r} is {judged.get(claim)} in {table}, not {verdict}"
 
 
-def test_the_ledgers_figure_and_file_are_those_of_the_results():
+def test_figures_and_the_ledgers_file_are_those_of_the_results():
     assert (ROOT / "book" / "claims.csv").read_text() == claims.claims_csv()
-    drawn_from = key_figure.digest(key_figure.key_claims())
-    for path, content in key_figure.files().items():
-        assert drawn_from in content
-        assert drawn_from in (ROOT / path).read_text(), (
-            f"{path} is older than results/: run python tools/fill_results.py"
-        )
+    for path, content in (key_figure.files() | size_figure.files()).items():
+        made = svg.drawn_from((ROOT / path).read_text())
+        assert made == svg.drawn_from(content) is not None, f"{path} is old: run python tools/fill_results.py"
+
+
+def test_the_scores_by_size_are_drawn_for_each_map_and_training():
+    of = size_figure.sizes()
+    figure = size_figure.draw(of, "black")
+    assert len(figure.axes) == 3
+    trainings = len(of["merged"])
+    for axis in figure.axes:
+        assert len(axis.lines) == 3 * (trainings + 1)
+    bold = {line.get_label(): line.get_ydata() for line in figure.axes[2].lines if line.get_label() in of}
+    first_bin = np.mean([bins[0]["iou"] for bins in of["merged"]])
+    assert bold["merged"][0] == pytest.approx(first_bin)
 
 
 def test_the_figure_shows_ten_claims_with_their_intervals():
@@ -114,10 +124,10 @@ def test_the_figure_shows_ten_claims_with_their_intervals():
     assert len(rows) == 10
     for row in rows:
         row["drawn"] = {"difference": 1.5, "low": 0.5, "high": 2.5, "verdict": "holds"}
-    drawn = key_figure.draw(rows, "light")
+    drawn = svg.render(partial(key_figure.draw, rows), rows, "light")
     assert all(row["number"] in drawn for row in rows)
     assert drawn.count(key_figure.COLORS["holds"]) >= 20  # a mark and an interval each
-    assert key_figure.digest(rows) != key_figure.digest(key_figure.key_claims())
+    assert svg.digest(rows) != svg.digest(key_figure.key_claims())
 
 
 def test_the_summary_counts_every_measured_claim_of_the_paper():

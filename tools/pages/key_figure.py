@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
+from functools import partial
 from textwrap import fill
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dsna_lib import paper
 from dsna_lib.book import ledger
+from pages import svg
 from pages.claims import printed
 from pages.stored import USUAL_NETWORK, answers_to
 
@@ -21,7 +19,6 @@ from pages.stored import USUAL_NETWORK, answers_to
 COLORS = {"holds": "#0072b2", "contradicted": "#d55e00", "not separated": "#808080", "no verdict": "#cc79a7"}
 MARKERS = {"drawn": "o", "photographs": "s"}
 LINE = 62  # characters
-INKS = {"light": "#222222", "dark": "#dddddd"}
 
 
 def key_claims() -> list[dict[str, Any]]:
@@ -35,48 +32,36 @@ def key_claims() -> list[dict[str, Any]]:
     ]
 
 
-def digest(rows: list[dict[str, Any]]) -> str:
-    """What the figure was drawn from, in short; it stands in the file."""
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
-
-
-def draw(rows: list[dict[str, Any]], ground: str) -> str:
-    """An SVG for a light or a dark page, narrow enough for a phone: each claim's text stands above its line."""
-    ink = INKS[ground]
-    style = {"svg.fonttype": "none", "svg.hashsalt": "claims", "font.size": 10, "font.family": "sans-serif"}
-    colors = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
-    with mpl.rc_context(style | colors):
-        figure = Figure(figsize=(4.6, 0.68 * len(rows) + 1.5), layout="constrained")
-        axis = figure.subplots()
-        for place, row in enumerate(rows):
-            axis.vlines(0, place - 0.14, place + 0.36, color=ink, linewidth=0.8)
-            said, where = fill(f"{row['number']}  {row['text']}", LINE), axis.get_yaxis_transform()
-            axis.text(0, place - 0.2, said, transform=where, va="bottom", size=9).set_in_layout(False)
-            if row["paper"] is not None:
-                axis.plot(row["paper"], place, "D", markerfacecolor="none", markeredgecolor=ink, markersize=6)
-            for step, (pictures, marker) in enumerate(MARKERS.items()):
-                each = row[pictures]
-                if each is not None:
-                    color = COLORS.get(each["verdict"], COLORS["no verdict"])
-                    height = place + 0.04 + 0.2 * step
-                    if each["low"] is not None:
-                        axis.plot([each["low"], each["high"]], [height] * 2, color=color, linewidth=2)
-                    axis.plot(each["difference"], height, marker, color=color, markersize=5)
-        axis.set_ylim(len(rows) - 0.5, -0.7)
-        axis.set_yticks([])
-        axis.set_xlabel("difference as claimed, in points")
-        axis.spines[["left", "right", "top"]].set_visible(False)
-        handles = [Line2D([], [], marker=m, linestyle="", color=ink, label=name) for name, m in MARKERS.items()]
-        handles.append(Line2D([], [], marker="D", linestyle="", color=ink, markerfacecolor="none", label="the paper"))
-        handles += [Line2D([], [], color=color, linewidth=3, label=name) for name, color in COLORS.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-        file = io.StringIO()
-        about = {"Date": None, "Creator": None, "Description": digest(rows)}
-        figure.savefig(file, format="svg", transparent=True, metadata=about)
-    return file.getvalue()
+def draw(rows: list[dict[str, Any]], ink: str) -> Figure:
+    """Narrow enough for a phone: each claim's text stands above its line."""
+    figure = Figure(figsize=(4.6, 0.68 * len(rows) + 1.5), layout="constrained")
+    axis = figure.subplots()
+    for place, row in enumerate(rows):
+        axis.vlines(0, place - 0.14, place + 0.36, color=ink, linewidth=0.8)
+        said, where = fill(f"{row['number']}  {row['text']}", LINE), axis.get_yaxis_transform()
+        axis.text(0, place - 0.2, said, transform=where, va="bottom", size=9).set_in_layout(False)
+        if row["paper"] is not None:
+            axis.plot(row["paper"], place, "D", markerfacecolor="none", markeredgecolor=ink, markersize=6)
+        for step, (pictures, marker) in enumerate(MARKERS.items()):
+            each = row[pictures]
+            if each is not None:
+                color = COLORS.get(each["verdict"], COLORS["no verdict"])
+                height = place + 0.04 + 0.2 * step
+                if each["low"] is not None:
+                    axis.plot([each["low"], each["high"]], [height] * 2, color=color, linewidth=2)
+                axis.plot(each["difference"], height, marker, color=color, markersize=5)
+    axis.set_ylim(len(rows) - 0.5, -0.7)
+    axis.set_yticks([])
+    axis.set_xlabel("difference as claimed, in points")
+    axis.spines[["left", "right", "top"]].set_visible(False)
+    handles = [Line2D([], [], marker=m, linestyle="", color=ink, label=name) for name, m in MARKERS.items()]
+    handles.append(Line2D([], [], marker="D", linestyle="", color=ink, markerfacecolor="none", label="the paper"))
+    handles += [Line2D([], [], color=color, linewidth=3, label=name) for name, color in COLORS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
 
 
 def files() -> dict[str, str]:
     """Path to content."""
     rows = key_claims()
-    return {f"book/_static/claims-{ground}.svg": draw(rows, ground) for ground in INKS}
+    return svg.files("claims", partial(draw, rows), rows)

@@ -86,7 +86,7 @@ def similarity_photographs() -> str:
 
 
 def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Title and provenance of each attention model with a learning curve: those that ship, then those of photographs."""
+    """Title and provenance of each attention model with a learning curve: those that ship, then photographs'."""
     attention = {name: known for name, known in values("checkpoints").items() if "head" in known["model"]}
     for name, known in attention.items():
         pictures = "drawn" if "drawn" in name else "photographs"
