@@ -13,3 +13,14 @@ DRAWN = {
     ("single_stream", 0.0): FOLDER / "efficientnet_lite0_drawn_cam.pth",
     ("conventional", 0.0): FOLDER / "efficientnet_lite0_drawn_conventional.pth",
 }
+
+
+def find(name: str) -> Path:
+    """The file of a model: one that comes with the package by its name, such as ``efficientnet_lite0_voc``, or a path.
+
+    Example:
+        >>> find("efficientnet_lite0_voc") == ATTENTION
+        True
+    """
+    shipped = FOLDER / f"{name}.pth"
+    return shipped if shipped.is_file() else Path(name)

@@ -68,7 +68,8 @@ class NetworkConfig:
 class Recipe:
     """An experiment: its pictures (`data`), and how everything is made of them.
 
-    The head of the `attention` model is that of Table I's first row; other rows replace it. `networks` have names of
+    The head of the `attention` model is that of Table I's first row; other rows replace it. In Table III a `finished`
+    model takes its place, with every seed; heads other than its own are trained. `networks` have names of
     one's own; the first one is the usual.
     """
 
@@ -78,6 +79,9 @@ class Recipe:
     tables: tuple[str, ...] = option((), "what `dsna reproduce` makes of it, in this order")
     data: DataConfig = field(default_factory=DataConfig)
     attention: ModelConfig = field(default_factory=ModelConfig)
+    finished: str | None = option(
+        None, "this attention model, trained already: a file, or the name of one that ships (default: it is trained)"
+    )
     training: TrainingConfig = field(default_factory=TrainingConfig)
     maps: MapConfig = field(default_factory=MapConfig)
     annotation: AnnotationConfig = field(default_factory=AnnotationConfig)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from dsna_lib import attention, checkpoints
 from dsna_lib.annotate import annotate_split
 from dsna_lib.attention import AttentionModel
 from dsna_lib.config.annotation import AnnotationConfig
@@ -29,7 +30,6 @@ from dsna_lib.data.pictures import Pictures, without_masks
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.errors import DsnaError, first_few
-from dsna_lib.engine.runs import Run
 from dsna_lib.maps import MapMaker, PictureMaps, attention_maps, iterate_maps
 from dsna_lib.segmentation.training import Loss, with_annotations
 from dsna_lib.training import train_once
@@ -54,6 +54,7 @@ class Stage:
         maps: how maps are made.
         annotation: how they become annotations.
         help: what the method needs beside image labels: kind to the same pictures with it.
+        finished: the file of an attention model that need not be trained any more; None: all are trained.
     """
 
     mining: Pictures
@@ -63,12 +64,35 @@ class Stage:
     maps: MapConfig
     annotation: AnnotationConfig
     help: Mapping[Help, Pictures]
+    finished: Path | None = None
 
-    def train(self, head: HeadConfig | None = None) -> tuple[AttentionModel, Run]:
-        """The attention model, with this head or its own, trained on `mining`'s image labels; where it runs best."""
+    def train(self, head: HeadConfig | None = None) -> tuple[AttentionModel, Path]:
+        """The attention model, with this head or its own, where it runs best, and its file.
+
+        It learns from the image labels of `mining`, unless the finished model is the one that is asked for.
+
+        Raises:
+            MethodError: the finished model has this head and differs otherwise from what is asked for.
+            CheckpointError: it cannot be read, or knows other classes.
+        """
         asked = self.model if head is None else replace(self.model, **asdict(head))
-        model, run = train_once(asked, self.mining, self.training)
-        return model.to(choose_device(self.training.device)), run
+        if self.finished is not None and (known := self._known(asked, self.finished)):
+            model, path = known, self.finished
+        else:
+            model, run = train_once(asked, self.mining, self.training)
+            path = run.folder / "model.pth"
+        return model.to(choose_device(self.training.device)), path
+
+    def _known(self, asked: ModelConfig, path: Path) -> AttentionModel | None:
+        """The model in a file; None where its head is another than the one that is asked for."""
+        model = attention.load(path, self.mining.class_names)
+        assert model.config is not None
+        found = replace(model.config, weights=asked.weights)
+        if any(getattr(found, field.name) != getattr(asked, field.name) for field in fields(HeadConfig)):
+            return None
+        if found != asked:
+            raise MethodError(f"{path}: holds {found}, and the recipe asks for {asked}")
+        return model
 
     def iterate_maps(self, model: AttentionModel, maker: MapMaker = attention_maps) -> Iterator[PictureMaps]:
         """The maps of `pictures`, see :func:`dsna_lib.maps.iterate_maps`."""
@@ -86,14 +110,13 @@ class Stage:
         """
         kinds, limits = sorted({kind, *besides}), thresholds(self.annotation)
         modules, described = _described(maker)
-        model, trained = self.train(head)
+        model, path = self.train(head)
 
         def work(folder: Path) -> None:
             report = annotate_split(model, self.pictures, folder, kinds, maker=maker, **asdict(self.maps), **limits)
             report.raise_failures("annotated")
 
-        digest = runs.file_digest(trained.folder / "model.pth")
-        identity = {"model": digest, "kinds": kinds, "maker": described, "thresholds": limits}
+        identity = {"model": runs.file_digest(path), "kinds": kinds, "maker": described, "thresholds": limits}
         return self.folder("annotate", work, identity, "dsna_lib.annotate", *modules) / kind
 
     def refine(self, annotations: Path) -> Path:
@@ -225,7 +248,8 @@ def prepare(method: Method, recipe: Recipe, mining: Pictures, pictures: Pictures
         known[kind] = pictures
     model, training = replace(recipe.attention, class_names=mining.class_names), replace(recipe.training, seed=seed)
     bare = without_masks(mining), without_masks(pictures)
-    return Stage(*bare, model, training, recipe.maps, recipe.annotation, known)
+    finished = None if recipe.finished is None else checkpoints.find(recipe.finished)
+    return Stage(*bare, model, training, recipe.maps, recipe.annotation, known, finished)
 
 
 def lessons(method: Method, stage: Stage) -> tuple[Pictures, Loss | None]:

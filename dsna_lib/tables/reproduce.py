@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+from dsna_lib.config.attention import HeadConfig
 from dsna_lib.config.recipe import DataConfig, NetworkConfig
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import sources
@@ -81,9 +82,12 @@ class Plan:
             work = training_work(recipe.training, mining, len(heads)) + showing_work(len(heads) * val)
             listed.append((f"attention models, measured: tables {names}", recipe.seeds * work))
         trained = frozenset(str(unit.what) for unit in heads)
+        usual = frozenset({str(HeadConfig(*(getattr(recipe.attention, field.name) for field in fields(HeadConfig))))})
         for name, methods in self.networks.items():
             network, count = recipe.networks[name], len(methods)
-            new = frozenset[str]().union(*(method.trains for method in methods)) - trained
+            start = usual if network.start == "attention" else frozenset[str]()
+            new = start.union(*(method.trains for method in methods)) - trained
+            new = new - usual if recipe.finished else new
             work = training_work(recipe.training, mining, len(new)) + training_work(network.training, train, count)
             learning = [len(method.trains) for method in methods if method.trains]
             work += showing_work(len(learning) * train, recipe.annotation.crf)

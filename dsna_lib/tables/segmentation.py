@@ -83,7 +83,7 @@ def trained_network(
     config = replace(network.model, class_names=experiment.mining.class_names)
     if network.start == "attention":  # of this seed: it has learned from the image labels that all rows are told
         _, attention = stage.train()
-        config = replace(config, weights=str(attention.folder / "model.pth"))
+        config = replace(config, weights=str(attention))
     return *train_once(config, pictures, replace(network.training, seed=seed), loss=loss), pictures
 
 
@@ -167,8 +167,11 @@ def _protocol(experiment: Experiment, network: NetworkConfig) -> str:
     maps, annotation, inference = experiment.recipe.maps, experiment.recipe.annotation, network.inference
     refined = "no CRF" if annotation.crf == "none" else f"dense CRF with tau {annotation.tau:g} (none for SEC's cues)"
     scales = ", ".join(f"{scale:g}" for scale in inference.scales)
+    one_model = (
+        f" by one attention model for all seeds ({Path(name).stem})" if (name := experiment.recipe.finished) else ""
+    )
     return (
-        f"annotations of {maps}, {refined}; val at scales {scales}, "
+        f"annotations of {maps}{one_model}, {refined}; val at scales {scales}, "
         f"{'no CRF' if inference.crf == 'none' else 'then a dense CRF'}; {inference.precision}; means over "
         f"{experiment.val.num_classes + 1} classes with background"
     )

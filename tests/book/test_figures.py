@@ -65,3 +65,11 @@ def test_a_legend_of_nothing_is_none():
     figure = figures.panel([[np.zeros((4, 6, 3), np.uint8)]], ["picture"])
     figures.legend(figure, np.zeros((2, 2), np.uint8), ("cat",))
     assert figure.legends == []
+
+
+def test_a_notebook_keeps_jpeg_from_then_on(monkeypatch):
+    backend = pytest.importorskip("matplotlib_inline.backend_inline", reason="it comes with Jupyter's kernel")
+    asked = []
+    monkeypatch.setattr(backend, "set_matplotlib_formats", lambda *formats, **how: asked.append((formats, how)))
+    figures.as_jpeg(60)
+    assert asked == [(("jpeg",), {"pil_kwargs": {"quality": 60, "optimize": True}})]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dsna_lib import checkpoints
 from dsna_lib.config import recipe as recipes
 from dsna_lib.config.annotation import PRESETS, AnnotationConfig, CRFParams, preset
 from dsna_lib.config.attention import HeadConfig, ModelConfig
@@ -209,6 +210,7 @@ def test_the_recipe_for_photographs_without_a_gpu():
     )
     assert made.seeds == 1
     assert made.note
+    assert checkpoints.find(made.finished) == checkpoints.ATTENTION
     light, largefov = made.network(), made.network("largefov")
     assert light.rows == largefov.rows
     assert light.rows == ("CAM", "DSNA, expansive", "DSNA, discriminative", "DSNA, merged", "full supervision")

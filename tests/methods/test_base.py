@@ -16,8 +16,9 @@ import tiny_experiments
 import torch
 from tiny_experiments import NETWORK, RECIPE
 
-from dsna_lib import annotate, crf, maps, training
+from dsna_lib import annotate, checkpoints, crf, maps, training
 from dsna_lib.attention import AttentionModel, SingleStreamAttention
+from dsna_lib.backbones import CheckpointError
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.config.attention import HeadConfig
 from dsna_lib.config.recipe import MapConfig, Recipe
@@ -224,6 +225,37 @@ def test_dsnas_kinds_share_a_training_and_a_pass(data, here, trainings, monkeypa
     assert len({folder.parent for folder in folders}) == 1
     assert passes == [["discriminative", "expansive", "merged"]]
     assert [model.head for model in trainings] == ["decoupled"]
+
+
+def test_a_finished_model_is_not_trained_again(data, here, trainings):
+    """With any seed; a head that it does not have is trained."""
+    _, file = stage_of(data).train(HeadConfig())
+    recipe = replace(UNREFINED, finished=str(file))
+    trainings.clear()
+    merged = {DSNA["merged"].annotate(stage_of(data, recipe, seed)) for seed in (0, 1)}
+    assert len(merged) == 1
+    assert DSNA["merged"].annotate(stage_of(data)) in merged
+    assert trainings == []
+    assert stage_of(data, recipe).train()[1] == file
+    CAM.annotate(stage_of(data, recipe))
+    assert [model.head for model in trainings] == ["single_stream"]
+
+
+def test_a_finished_model_must_be_the_recipes_own(data, here):
+    _, file = stage_of(data).train(HeadConfig())
+    attention = replace(UNREFINED.attention, output_stride=8)
+    with pytest.raises(MethodError, match=r"model.pth: holds .*output_stride=16.*, and the recipe asks for .*=8"):
+        stage_of(data, replace(UNREFINED, attention=attention, finished=str(file))).train()
+    with pytest.raises(CheckpointError, match="knows 3 classes"):
+        other = replace(data, class_names=("a", "b", "c"))
+        stage_of(other, replace(UNREFINED, finished=str(file))).train()
+
+
+def test_a_model_that_ships_goes_by_its_name():
+    named = prepare(
+        CAM, replace(RECIPE, finished="efficientnet_lite0_voc"), Pictures([], ("a",)), Pictures([], ("a",)), 0
+    )
+    assert named.finished == checkpoints.ATTENTION
 
 
 def test_methods_of_one_classifier_share_its_training_alone(data, here, trainings):
