@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scripts
 import tiny
+import tiny_experiments
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,7 +22,7 @@ from torch.nn import functional
 from dsna_lib import backbones, maps
 from dsna_lib.cli.main import parser
 from dsna_lib.config import recipe
-from dsna_lib.data import Pictures, minivoc, write_mask
+from dsna_lib.data import Pictures, Record, minivoc, write_mask
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Report, Workers
 
@@ -287,3 +288,39 @@ def test_a_campaign_stops_commands_that_there_are() -> None:
         assert words[:3] == module.DSNA
         parser().parse_args([*words[3:], "--out", "here"])
     recipe.load("drawn", [f"{key}={value}" for key, value in module.RECIPE.items()])
+
+
+def test_what_a_part_of_the_network_is_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variant trains for as long as it is told, at least one pass, and is scored as a row of Table III."""
+    ablation = script("network_ablation")
+    tiny_experiments.use(monkeypatch, tmp_path / "runs")
+    experiment = tiny_experiments.experiment(tmp_path)
+    monkeypatch.setattr(ablation, "seconds_a_step", lambda *_: 0.5)
+    network = ablation.changed(tiny_experiments.NETWORK, ablation.VARIANTS["SGD instead of AdamW"])
+    assert (network.training.optimizer, network.training.head_rate) == ("sgd", 0.03)
+    for seconds, steps in ((0.0, 2), (3.0, 6)):  # two steps a pass
+        row = ablation.measure(network, experiment, seconds)
+        assert row["steps"] == steps
+        assert all(0 <= row[column] <= 100 for column in ("single", "multi", "iou"))
+    started = ablation.changed(network, ablation.VARIANTS["from ImageNet's weights"])
+    assert (started.start, started.model) == ("weights", network.model)
+
+
+def test_the_variants_differ_from_the_recipe_in_what_they_say() -> None:
+    ablation, network = script("network_ablation"), recipe.load("drawn").network()
+    made = {title: ablation.changed(network, changes) for title, changes in ablation.VARIANTS.items()}
+    assert made.pop("the recipe") == network
+    assert len({repr(each) for each in made.values()} | {repr(network)}) == len(ablation.VARIANTS)
+
+
+def test_the_steps_of_the_ablation_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ablation, network = script("network_ablation"), tiny_experiments.NETWORK
+    tiny_experiments.use(monkeypatch, tmp_path / "runs")
+    pictures = tiny.pictures(tmp_path / "data", count=28, masks=True)
+    assert 0 < ablation.seconds_a_step(network, pictures) < 10
+
+
+def test_similarity_is_of_pictures_with_several_classes() -> None:
+    pictures = Pictures([Record(str(k), Path(f"{k}.png"), tuple(range(k))) for k in range(4)], ("a", "b", "c"))
+    shown = script("similarity").with_several_classes(pictures)
+    assert [record.id for record in shown.records] == ["2", "3"]

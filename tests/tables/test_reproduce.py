@@ -162,7 +162,7 @@ def test_the_plan_of_photographs_by_hand(plan_of):
     plan = plan_of("photographs-cpu")
     maps, light, largefov = ({"title": title, "work": work.tolist()} for title, work in plan.steps())
     assert maps == {"title": "attention models, measured: tables I", "work": [1, 15, 15 * 16, 8 + 10 * 4, 0]}
-    # The model of DSNA's rows, where the networks start, comes with the package, so CAM's classifier is the only new one.
+    # The model of DSNA's rows, where networks start, comes with the package, so CAM's classifier is the only new one.
     # 5 networks of 5 epochs of a batch of 16: 2 of the 30 pictures are held out and looked at ten times. Four methods
     # annotate 30 pictures, and five networks segment 8: all are refined.
     assert light["title"] == "network light, 5 methods: table III"
