@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,10 +23,11 @@ from dsna_lib.data.voc import read_xml
 from dsna_lib.engine.errors import first_few
 from dsna_lib.engine.files import leads_out, read_json, refuse_special
 
+ID = int | float | str
 COCO = {
-    "images": [{"id": object, "file_name": str}],
-    "annotations": [{"image_id": object, "category_id": object}],
-    "categories": [{"id": object, "name": str}],
+    "images": [{"id": ID, "file_name": str}],
+    "annotations": [{"image_id": ID, "category_id": ID}],
+    "categories": [{"id": ID, "name": str}],
 }
 PICTURE = re.compile(r"\.(?:jpe?g|png|webp|bmp|tiff?|gif)$", re.IGNORECASE)
 UPLOADED = re.compile("^[0-9a-f]{8}-")  # which Label Studio puts before the names of files that it was sent
@@ -109,7 +112,7 @@ def _rows(export: Path) -> list[dict[str, Any]]:
     try:
         rows = list(csv.DictReader(io.StringIO(export.read_text(encoding="utf-8-sig"))))
         return [{k: json.loads(v) if v and v[0] in "[{" else v for k, v in row.items() if k} for row in rows]
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise DataError(f"{export}: cannot be read as Label Studio's CSV ({error})", "export it anew") from error
 
 
@@ -123,13 +126,16 @@ def _label_studio(export: Path, tasks: list[dict[str, Any]]) -> Named:
         if picture is None:
             raise DataError(f"{export}: task {number} names no picture", "export tasks whose data is an image")
         if whole:
+            if strange := [each for each in task["annotations"] if not isinstance(each, dict)]:
+                said = f"{export}: task {number}: an annotation must be an object, not {reprlib.repr(strange[0])}"
+                raise DataError(said, "export it anew")
             done = [each for each in task["annotations"] if not each.get("was_cancelled")]
             if not done:  # nobody has looked at it
                 continue
             labels = set(_labels([each.get("result") for each in done]))
         else:
-            if strange := sorted(texts.keys() - BOOKKEEPING - CHOICES - {picture}):
-                said = f"{export}: task {number} does not say whether {strange[0]!r} is a label"
+            if unknown := sorted(texts.keys() - BOOKKEEPING - CHOICES - {picture}):
+                said = f"{export}: task {number} does not say whether {unknown[0]!r} is a label"
                 raise DataError(said, "export it as JSON (not JSON-MIN), which does")
             labels = set(_labels(task))
         named.append((_path(texts[picture]), labels))
@@ -144,13 +150,16 @@ def _path(address: str) -> str:
 
 def _labels(value: Any) -> Iterator[str]:
     """The labels in a piece of Label Studio's JSON: choices, or ``rectanglelabels`` and their like."""
-    for inner in value if isinstance(value, list) else ():
-        yield from _labels(inner)
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        if key in CHOICES or key.endswith("labels"):
-            texts = inner if isinstance(inner, list) else [inner]
-            yield from (text for text in texts if text and isinstance(text, str))
-        yield from _labels(inner)
+    waiting = [value]  # instead of calls within calls: Python has only so many, and JSON may nest deeper
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            if key in CHOICES or key.endswith("labels"):
+                texts = inner if isinstance(inner, list) else [inner]
+                yield from (text for text in texts if text and isinstance(text, str))
+            waiting.append(inner)
 
 
 def _places(export: Path, root: Path, names: Iterable[str]) -> dict[str, str]:
@@ -164,7 +173,7 @@ def _places(export: Path, root: Path, names: Iterable[str]) -> dict[str, str]:
     lost: list[str] = []
     for name in dict.fromkeys(names):
         asked = PurePosixPath(name.replace("\\", "/"))
-        if not leads_out(str(asked)) and (root / asked).is_file():
+        if not leads_out(str(asked)) and os.path.isfile(root / asked):
             places[name] = str(asked)
         elif len(found := files.get(asked.name) or files.get(UPLOADED.sub("", asked.name), [])) == 1:
             places[name] = found[0]

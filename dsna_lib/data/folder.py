@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,7 +95,7 @@ def load(root: str | Path, class_names: Sequence[str] | None = None, split: str 
             image = root / row.file
             mask = root / "masks" / f"{image.stem}.png"
             labels = voc.class_indices(row.labels, names, str(table))
-            records.append(Record(image.stem, image, labels, mask if mask.is_file() else None))
+            records.append(Record(image.stem, image, labels, mask if os.path.isfile(mask) else None))
     if not records:
         known = ", ".join(sorted({row.split for row in rows if row.split})) or "none"
         raise DataError(f"{table}: no row has split {split!r}; there is {known}")
@@ -147,20 +148,24 @@ def _drawn(records: Sequence[Record], share: float, seed: int) -> list[str]:
 
 
 def write_table(table: Path, header: Sequence[str], rows: Iterable[Sequence[str]], delimiter: str = ",") -> None:
-    """Write a table atomically, as UTF-8."""
+    """Write a table atomically, as UTF-8; a DataError names a row that cannot be written so."""
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([header, *rows])
-    write_atomically(table, lambda file: file.write(text.getvalue().encode()))
+    try:
+        content = text.getvalue().encode()
+    except UnicodeEncodeError as error:  # half of a character, as JSON may hold it, or a file's name of other bytes
+        before, after = error.object[: error.start], error.object[error.start :]
+        row = before.rpartition("\n")[2] + after.partition("\n")[0]
+        raise DataError(f"{table}: the row {row!r} cannot be written as UTF-8", "rename what it holds") from None
+    write_atomically(table, lambda file: file.write(content))
 
 
 def _read_table(table: Path) -> _Table:
     refuse_special(table, DataError)
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = voc.read_text(table, "save the table as `CSV UTF-8`")
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{table}: no such file; write one with the header `file,labels`, a row a picture") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table}: byte {error.start} is not UTF-8; save the table as `CSV UTF-8`") from None
     first = text.partition("\n")[0].lower()
 
     def columns_by(mark: str) -> int:
@@ -214,7 +219,7 @@ def _problems(root: Path, rows: list[_Row], names: tuple[str, ...]) -> Iterator[
         elif not row.file:
             yield f"{row.where} names no file"
         else:
-            if not (root / row.file).is_file():
+            if not os.path.isfile(root / row.file):  # nor is one whose name is too long
                 yield f"{row.where}: there is no file {root / row.file}"
             for label in row.labels:
                 if label not in names:

@@ -9,6 +9,7 @@ Sources: Everingham et al., IJCV 2010 (VOC); Hariharan et al., ICCV 2011 (SBD: `
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
@@ -58,7 +59,7 @@ def split_ids(root: Path, split: str) -> list[str]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"{path}: no split {split!r} here; there is {known}")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path).splitlines()
     return [_id(line.split()[0]) for line in lines if line.strip()]
 
 
@@ -87,11 +88,23 @@ def _names_in(annotation: Path) -> list[str] | None:
         return None
 
 
+def read_text(path: Path, hint: str = "save it as UTF-8") -> str:
+    """A file's text; a DataError says where it is not UTF-8, and the `hint`."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8", hint) from None
+
+
 def read_xml(path: Path) -> ElementTree.Element:
     """The root of an XML file; a DataError names one that is none."""
     refuse_special(path, DataError)
     try:
         return ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two about its encoding
         raise DataError(f"{path}: is no XML, or a truncated file ({error})") from None
 
@@ -109,7 +122,8 @@ def load(root: str | Path, split: str, failed: dict[str, str] | None = None) -> 
     Raises:
         FileNotFoundError: layout, split or labels missing.
         FileError: ``class_names.json`` or ``image_labels.json`` is damaged.
-        DataError: labels missing for a picture (an empty list of them is taken as it is), or of an unknown class.
+        DataError: labels missing for a picture (an empty list of them is taken as it is), or of an unknown class; a
+            list or an annotation that cannot be read.
 
     Example:
         >>> load("VOCdevkit", "val").num_classes  # doctest: +SKIP
@@ -139,7 +153,8 @@ def _record(root: Path, i: str, labels: tuple[int, ...] = ()) -> Record:
     """A picture with the files that are there."""
 
     def first(*names: str) -> Path | None:
-        return next((root / name for name in names if (root / name).is_file()), None)
+        # Unlike a path's own is_file(), this takes a name that is too long for one that is not there.
+        return next((root / name for name in names if os.path.isfile(root / name)), None)
 
     image = first(f"JPEGImages/{i}.png") or root / f"JPEGImages/{i}.jpg"
     mask = first(f"SegmentationClass/{i}.png", f"SegmentationClassAug/{i}.png")
@@ -158,7 +173,7 @@ def check(root: str | Path) -> dict[str, dict[str, int]]:
         records = load(root, path.stem, failed).records
         report[path.stem] = {
             "listed": len(records),
-            "pictures": sum(record.image.is_file() for record in records),
+            "pictures": sum(os.path.isfile(record.image) for record in records),
             "masks": sum(record.mask is not None for record in records),
             "labels": sum(bool(r.labels) or (path.stem != "test" and r.id not in failed) for r in records),
             "expected": SPLIT_SIZES.get(path.stem, 0),

@@ -7,6 +7,7 @@ A recipe is read into a dataclass whose fields are values (:func:`dsna_lib.engin
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,11 @@ def load(path: str | Path, kind: type[T], changes: Sequence[str] = ()) -> T:
         raise RecipeError(f"{path}: is no TOML file ({error})") from None
     except SettingError as error:
         raise RecipeError(f"{path}: {error}") from None
+    except RecipeError:
+        raise
+    except (ValueError, RecursionError) as error:  # Python's own, about what is TOML, and beyond its limits
+        hint = "shorten the number or the nested list that is so long"
+        raise RecipeError(f"{path}: holds what cannot be read ({error})", hint) from None
 
 
 def _change(content: dict[str, Any], change: str) -> None:
@@ -64,7 +70,10 @@ def _change(content: dict[str, Any], change: str) -> None:
         content = content.setdefault(table, {})
         if not isinstance(content, dict):
             raise RecipeError(f"{change!r}: {table} is a value, not a table")
-    content[key] = fields.parse(text.strip())
+    try:
+        content[key] = fields.parse(text.strip())
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{reprlib.repr(change)} holds what cannot be read ({error})", "shorten it") from None
 
 
 def _filled(kind: Any, content: Any, where: str) -> Any:
