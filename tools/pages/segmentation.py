@@ -44,12 +44,15 @@ def curves(pictures: str) -> str:
 
 
 def wrong(pictures: str) -> str:
-    """What is wrong in each row's masks of val, counted by kind."""
+    """What is wrong in each row's masks of val, counted by kind, in percent of all pixels."""
     lines = []
     for network, content in by_network("III", pictures).items():
-        counted = [row for row in content["values"]["rows"] if "wrong" in row]
-        lines += [[f"{network}: {row['title']}", *row["wrong"].values()] for row in counted]
-    head = ["network and row", "wrong pixels, percent", *(f"{kind}, percent of these" for kind in KINDS)]
+        for row in content["values"]["rows"]:
+            if "wrong" in row:
+                share = row["wrong"]["pixels"]
+                kinds = (share * row["wrong"][kind] / 100 for kind in KINDS)
+                lines.append([f"{network}: {row['title']}", share, *kinds])
+    head = ["network and row: percent of all pixels", "wrong", *KINDS]
     return markdown(head, lines, words=head[:1]) if lines else f"*{UNMEASURED}*\n"
 
 
