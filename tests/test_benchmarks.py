@@ -298,9 +298,10 @@ def test_what_a_part_of_the_network_is_worth(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(ablation, "seconds_a_step", lambda *_: 0.5)
     network = ablation.changed(tiny_experiments.NETWORK, ablation.VARIANTS["SGD instead of AdamW"])
     assert (network.training.optimizer, network.training.head_rate) == ("sgd", 0.03)
-    for seconds, steps in ((0.0, 2), (3.0, 6)):  # two steps a pass
-        row = ablation.measure(network, experiment, seconds)
-        assert row["steps"] == steps
+    for seconds, passes in ((0.0, 1), (3.0, 3)):  # two steps a pass
+        assert ablation.passes_in(seconds, network, experiment.train) == passes
+        row = ablation.measure(network, experiment, passes)
+        assert row["steps"] == 2 * passes
         assert all(0 <= row[column] <= 100 for column in ("single", "multi", "iou"))
     started = ablation.changed(network, ablation.VARIANTS["from ImageNet's weights"])
     assert (started.start, started.model) == ("weights", network.model)
