@@ -20,13 +20,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dsna_lib import training
 from dsna_lib.config import recipe as recipes
 from dsna_lib.config.recipe import NetworkConfig
-from dsna_lib.data.pictures import Pictures
-from dsna_lib.data.pictures import subset as first
+from dsna_lib.data.pictures import Pictures, subset
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.provenance import write_result
 from dsna_lib.methods.full_supervision import FULL_SUPERVISION
@@ -34,7 +31,7 @@ from dsna_lib.segmentation import networks
 from dsna_lib.segmentation.training import train_segmentation
 from dsna_lib.tables.measure import matrix_of
 from dsna_lib.tables.run import Experiment
-from dsna_lib.tables.segmentation import train_and_score, trained_network
+from dsna_lib.tables.segmentation import train_and_score
 
 # What to change in the network's parts, by the names of NetworkConfig.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -57,7 +54,7 @@ def changed(network: NetworkConfig, changes: Mapping[str, Mapping[str, Any]]) ->
 def seconds_a_step(network: NetworkConfig, pictures: Pictures) -> float:
     """The median of a few steps; the first ones warm up."""
     config = replace(network.training, epochs=1, held_out=0.0)
-    shown = first(pictures, (TIMED + 2) * config.batch_size)
+    shown = subset(pictures, (TIMED + 2) * config.batch_size)
     model = networks.create(replace(network.model, class_names=pictures.class_names))
     with tempfile.TemporaryDirectory() as folder:
         train_segmentation(model, shown, config, folder)
@@ -74,10 +71,8 @@ def passes_in(seconds: float, network: NetworkConfig, pictures: Pictures) -> int
 def measure(network: NetworkConfig, experiment: Experiment, passes: int) -> dict[str, Any]:
     """Train a variant and score it, in percent."""
     schedule = replace(network.training, epochs=passes, held_out=0.0)
-    network = replace(network, training=schedule)
-    _, run, _ = trained_network(FULL_SUPERVISION, schedule.seed, experiment, network)
-    last = training.read_log(run.folder)[-1]
-    score = train_and_score(FULL_SUPERVISION, schedule.seed, experiment, network)
+    score = train_and_score(FULL_SUPERVISION, schedule.seed, experiment, replace(network, training=schedule))
+    last = score.how["metrics"]  # of the training's last step
     scores = {column: round(100 * matrix_of(each.sum(axis=0)).mean_iou, 2) for column, each in score.counts.items()}
     return {"steps": last["step"], "seconds": round(last["seconds"])} | scores
 
@@ -95,7 +90,6 @@ def main(arguments: list[str] | None = None) -> None:
     experiment, path = Experiment.load(recipe), Path("results") / f"{args.name}.json"
     rows = read_json(path)["values"]["rows"] if args.name and path.is_file() else {}
     for title in args.variants.split(";"):
-        torch.manual_seed(0)
         network = changed(recipe.network(), VARIANTS[title])
         passes = args.passes or passes_in(args.seconds, network, experiment.train)
         rows[title] = measure(network, experiment, passes)

@@ -88,7 +88,7 @@ class Stage:
         model = attention.load(path, self.mining.class_names)
         assert model.config is not None
         found = replace(model.config, weights=asked.weights)
-        if any(getattr(found, field.name) != getattr(asked, field.name) for field in fields(HeadConfig)):
+        if head_of(found) != head_of(asked):
             return None
         if found != asked:
             raise MethodError(f"{path}: holds {found}, and the recipe asks for {asked}")
@@ -149,6 +149,11 @@ class Stage:
 
         known = {"data": runs.data_digest(self.pictures), "maps": asdict(self.maps)} | dict(identity)
         return runs.complete(runs.open_run(name, known, __name__, *modules), without_metrics).folder
+
+
+def head_of(model: ModelConfig) -> HeadConfig:
+    """The head of an attention model."""
+    return HeadConfig(**{field.name: getattr(model, field.name) for field in fields(HeadConfig)})
 
 
 def thresholds(annotation: AnnotationConfig) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dsna_lib.config.attention import HeadConfig
 from dsna_lib.config.recipe import DataConfig, NetworkConfig
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import sources
@@ -24,7 +23,7 @@ from dsna_lib.engine.files import write_atomically
 from dsna_lib.engine.pools import ALONE, Workers
 from dsna_lib.engine.provenance import write_result
 from dsna_lib.methods import rows
-from dsna_lib.methods.base import Method
+from dsna_lib.methods.base import Method, head_of
 from dsna_lib.methods.dsna import DSNA
 from dsna_lib.segmentation.archive import server_archive
 from dsna_lib.tables import definitions, published
@@ -82,7 +81,7 @@ class Plan:
             work = training_work(recipe.training, mining, len(heads)) + showing_work(len(heads) * val)
             listed.append((f"attention models, measured: tables {names}", recipe.seeds * work))
         trained = frozenset(str(unit.what) for unit in heads)
-        usual = frozenset({str(HeadConfig(*(getattr(recipe.attention, field.name) for field in fields(HeadConfig))))})
+        usual = frozenset({str(head_of(recipe.attention))})
         for name, methods in self.networks.items():
             network, count = recipe.networks[name], len(methods)
             start = usual if network.start == "attention" else frozenset[str]()
