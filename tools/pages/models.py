@@ -91,7 +91,7 @@ def _trained() -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, known in attention.items():
         pictures = "drawn" if "drawn" in name else "photographs"
         yield f"{_network(known)}, {pictures}, {_head(known)}", known
-    shown = {known["file"] for known in attention.values()}
+    shown = {known[digest] for known in attention.values() for digest in ("file", "shipped")}
     for content in _photographs():
         known = content["provenance"]["trained"]
         if known["file"] not in shown:
