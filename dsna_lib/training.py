@@ -38,7 +38,7 @@ from dsna_lib.data.sampling import BalancedSampler
 from dsna_lib.diagnostics import examine, hold_out, mean_average_precision
 from dsna_lib.engine import devices, runs
 from dsna_lib.engine.errors import DsnaError
-from dsna_lib.engine.files import read_json_lines, write_atomically
+from dsna_lib.engine.files import append_line, read_json_lines, write_atomically
 from dsna_lib.engine.runs import Run
 
 CURVE_POINTS = 10  #: of a learning curve
@@ -310,8 +310,7 @@ class _Log:
         self.path, self.started = path, time.monotonic()
 
     def write(self, **values: float) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(values | {"seconds": round(time.monotonic() - self.started, 3)}) + "\n")
+        append_line(self.path, json.dumps(values | {"seconds": round(time.monotonic() - self.started, 3)}))
 
 
 def read_log(folder: str | Path) -> list[dict[str, float]]:

@@ -99,7 +99,7 @@ def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow warns at half of it
         raise PictureError(f"{path}: over {limit / 1e6:.0f} megapixels; scale it down first") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, NotImplementedError) as error:  # all of them Pillow's
         raise PictureError(f"{path}: cannot be read as a {kind} ({error}); is it truncated?") from error
 
 

@@ -8,7 +8,7 @@ import os
 import reprlib
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 from typing import Any
@@ -25,28 +25,44 @@ def write_atomically(path: str | Path, write: Callable[[Any], object]) -> None:
     path = Path(path)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        _refuse_other(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+        with _named(path):
+            _refuse_other(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "xb") as file:
+                write(file)
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):  # moved, or never made
             temporary.unlink()
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a text file; what a full disk takes of it may stay, an unfinished last line.
+
+    Raises:
+        OSError: unwritable file or full disk; the message names `path`.
+    """
+    with _named(path), open(path, "ab") as file:
+        file.write(f"{line}\n".encode())
 
 
 def refuse_unwritable(path: str | Path) -> None:
     """Raise an OSError where :func:`write_atomically` would, before the work whose result goes there; makes nothing."""
     path = Path(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
+    with _named(path):
         _refuse_other(path)
         with TemporaryFile(dir=folder):
             pass
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """What cannot be written says its name."""
+    try:
+        yield
     except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _refuse_other(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -48,6 +49,16 @@ def test_a_full_disk_leaves_the_file_before_and_is_named(tmp_path):
     assert error.value.errno == 28
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_lines_are_added_to_what_is_there_and_a_full_disk_is_named(tmp_path):
+    path = tmp_path / "log"
+    files.append_line(path, "one")
+    files.append_line(path, "deux et demi, à peu près")
+    assert path.read_text() == "one\ndeux et demi, à peu près\n"
+    with pytest.raises(OSError, match="cannot write /dev/full: No space left on device") as caught:
+        files.append_line("/dev/full", "three")
+    assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt()])
