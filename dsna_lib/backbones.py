@@ -42,7 +42,6 @@ VGG16_CLASSIFIER = {  # two hidden layers under DeepLab's names, under torchvisi
 WEIGHTS_FOLDER = "DSNA_WEIGHTS"  # environment variable: a folder with weight files
 # What torch.load makes of a damaged file.
 DAMAGED = (OSError, EOFError, RuntimeError, ValueError, LookupError, AssertionError, TypeError, pickle.UnpicklingError)
-ROOM = 2**30  # bytes of features that a backbone remembers at most
 
 
 class CheckpointError(DsnaError, ValueError):
@@ -78,6 +77,7 @@ class Backbone(nn.Module):
         self.name, self.out_channels, self.output_stride = name, out_channels, output_stride
         self.stages, self.trained_stages, self.learns_statistics = stages, len(stages), False
         self._known: dict[bytes, Tensor] | None = None
+        self._room = 0.0  # bytes
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -124,18 +124,21 @@ class Backbone(nn.Module):
         if new:
             features = self.stages[:frozen]((pictures[new] - self.mean) / self.std)
             known = known | {keys[place]: made for place, made in zip(new, features, strict=True)}
-            if len(known) * features[0].nbytes <= ROOM:
+            if len(known) * features[0].nbytes <= self._room:
                 self._known = known
         batch = torch.stack([known[key] for key in keys])
         return self.stages[frozen:](batch.contiguous(memory_format=torch.channels_last))
 
     @contextmanager
-    def remembering(self) -> Iterator[None]:
+    def remembering(self, memory: float = 1.0) -> Iterator[None]:
         """Within this context, keep what the frozen stages make of a picture until the same picture comes again.
 
         It pays in training on a CPU where pictures are shown whole: what comes is each of them and its mirror image.
+
+        Args:
+            memory: how much may be kept, in GiB; pictures beyond that pass through all stages each time.
         """
-        self._known = {}
+        self._known, self._room = {}, memory * 2**30
         try:
             yield
         finally:

@@ -127,7 +127,7 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
 
 def remembering(model: Any, config: TrainingConfig) -> AbstractContextManager[None]:
     """Whole pictures differ by a mirror image at most: frozen stages need not see them again each epoch."""
-    return model.backbone.remembering() if config.crops == "whole" else nullcontext()
+    return model.backbone.remembering(config.memory) if config.crops == "whole" else nullcontext()
 
 
 def fit(

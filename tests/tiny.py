@@ -155,5 +155,5 @@ def learned_and_shown(make, train, monkeypatch) -> tuple[list, list[int]]:
         train(model, str(k))
         learned.append(model.state_dict())
         shown.append(sum(seen))
-        monkeypatch.setattr(type(model.backbone), "remembering", lambda self: nullcontext())
+        monkeypatch.setattr(type(model.backbone), "remembering", lambda self, memory: nullcontext())
     return learned, shown

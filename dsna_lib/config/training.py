@@ -55,6 +55,7 @@ class TrainingConfig:
     seed: int = option(0, "seed of everything random", low=0, high=2**32 - 1)  # NumPy takes no larger one
     precision: Precision = option("no", "no: 32-bit numbers; bf16, fp16: mixed; auto: the quickest here")
     workers: int = option(2, "processes that read pictures", low=0)
+    memory: float = option(1.0, "GiB on a CPU for what frozen layers made of whole pictures: they see each once", low=0)
     checkpoint_every: int = option(0, "steps between checkpoints; 0: once an epoch", low=0)
     device: Device = option("auto", "auto: a GPU if there is one")
     QUICK: ClassVar[dict[str, Any]] = {"epochs": 6, "drop_after": 4, "precision": "auto"}
@@ -76,9 +77,10 @@ class TrainingConfig:
     def identity(self) -> dict[str, Any]:
         """The fields that change what is learned, as plain JSON values.
 
-        Left out is who reads the pictures, where the model runs, how often it is saved, and how it is looked at.
+        Left out is who reads the pictures, where the model runs, what is kept in memory, how often it is saved, and how
+        it is looked at.
         """
-        free = {"workers", "device", "checkpoint_every", "held_out_size"}
+        free = {"workers", "device", "memory", "checkpoint_every", "held_out_size"}
         return plain({name: value for name, value in asdict(self).items() if name not in free})
 
     def rate_factor(self, step: int, epoch: int) -> float:

@@ -365,10 +365,10 @@ def test_a_precision_that_follows_from_the_machine_is_the_one_that_a_run_records
 @pytest.mark.parametrize("config", [TrainingConfig, SegmentationTraining])
 def test_the_identity_of_a_training_leaves_out_only_what_changes_nothing_learned(config):
     identity = config().identity()
-    free = {"workers", "device", "checkpoint_every", "held_out_size"}
+    free = {"workers", "device", "memory", "checkpoint_every", "held_out_size"}
     assert set(identity) == {field.name for field in fields(config)} - free
     assert plain(identity) == identity
-    assert config(workers=7, checkpoint_every=3, device="cpu", held_out_size=99).identity() == identity
+    assert config(workers=7, memory=0.5, checkpoint_every=3, device="cpu", held_out_size=99).identity() == identity
 
 
 def test_the_rates_of_the_two_schedules():
