@@ -20,12 +20,13 @@ class SegmentationConfig:
 
     class_names: tuple[str, ...] = ()
     backbone: str = option(
-        "efficientnet_lite0", "vgg16 (DeepLab-LargeFOV), resnet101, efficientnet_lite0, or a timm model of stride 8"
+        "efficientnet_lite0", "vgg16 (DeepLab-LargeFOV), resnet101, efficientnet_lite0, or a timm model"
     )
     channels: int | None = option(
         None, "of each dilated convolution (default: 1024 for vgg16, 128 for efficientnet_lite0, else 512)", low=1
     )
     dilation: int = option(12, "of the same, in cells", low=1)
+    stride: int = option(8, "pixels of a cell: 8, as in DeepLab, or 16; a decoder always starts from 16")
     decoder: bool = option(
         False, "cells of 16 pixels instead of 8, a wider context, and a decoder with the features of strides 8 and 4"
     )
@@ -38,6 +39,11 @@ class SegmentationConfig:
     pretrained_head: bool = option(
         False, "vgg16: start fc6 and fc7 from VGG-16's own, thinned out as DeepLab does; needs torchvision's file"
     )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.stride not in (8, 16):
+            raise SettingError(f"stride={self.stride} must be 8 or 16")
 
 
 @configuration

@@ -1,7 +1,8 @@
 """Segmentation networks: a backbone and a head that scores each cell and class.
 
-Two kinds of head: DeepLab's, one dilated convolution on cells of 8 pixels; and a decoder, which takes cells of 16
-pixels (they cost a sixth, where a backbone has to be dilated for 8) and outlines from the backbone's finer features.
+Two kinds of head: DeepLab's, one dilated convolution on cells of 8 pixels, or of 16; and a decoder, which takes cells
+of 16 pixels (they cost a sixth, where a backbone has to be dilated for 8) and outlines from the backbone's finer
+features.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dsna_lib.backbones import Backbone
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.engine.errors import SettingError
 
-STRIDE = 8  # of DeepLab's cells
+STRIDE = 8  # of DeepLab's cells on VGG-16
 COARSE = 16  # of the cells that a decoder starts from
 FORMAT = "dsna-segmentation-1"  # of model files
 CHANNELS = {"vgg16": 1024, "efficientnet_lite0": 128}  # of the dilated convolution; 512 for others
@@ -92,7 +93,7 @@ class SegmentationModel(nn.Module):
     @property
     def stride(self) -> int:
         """Pixels of the head's coarsest cells: pictures of so many times k, and 1 more, have cells on their border."""
-        return COARSE if isinstance(self.head, Decoder) else STRIDE
+        return self.backbone.output_stride
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures ``(N, 3, H, W)``, RGB in 0..1, to logits ``(N, C + 1, h, w)``; class 0 is background."""
@@ -105,8 +106,8 @@ def create(config: SegmentationConfig) -> SegmentationModel:
     """Make a network. Its head starts from random weights: seed torch first.
 
     Raises:
-        SettingError: unknown backbone, or one without output stride 8; a pretrained head that VGG-16 does not have; a
-            decoder on a backbone that gives no finer features.
+        SettingError: unknown backbone, or one without this output stride; a pretrained head that VGG-16 does not have;
+            a decoder on a backbone that gives no finer features.
         CheckpointError: the backbone's weights cannot be used.
 
     Example:
@@ -125,11 +126,12 @@ def create(config: SegmentationConfig) -> SegmentationModel:
 
 
 def _backbone(config: SegmentationConfig) -> Backbone:
+    stride = COARSE if config.decoder else config.stride
     if config.backbone == "vgg16":
         backbone = backbones.create("vgg16", weights=config.weights)
-        backbone = backbone if config.decoder else _large_fov(backbone)
+        backbone = backbone if stride == COARSE else _large_fov(backbone)
     else:
-        backbone = backbones.create(config.backbone, COARSE if config.decoder else STRIDE, config.weights)
+        backbone = backbones.create(config.backbone, stride, config.weights)
     if config.backbone == "efficientnet_lite0":
         # The attention model needs conv_head's activation (its channel sum is the background cue); this head does not.
         backbone.stages, backbone.out_channels = backbone.stages[:-1], 320

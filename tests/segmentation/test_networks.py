@@ -171,6 +171,16 @@ def test_a_decoder_scores_every_fourth_pixel_of_16k_plus_1(name):
         assert model(torch.empty(2, 3, 65, 129)).shape == (2, 4, *((17, 33) if name != "vgg16" else (16, 32)))
 
 
+@pytest.mark.parametrize("name", ["vgg16", "resnet50_caffe", "efficientnet_lite0"])
+def test_cells_of_16_pixels_without_a_decoder(name):
+    with torch.device("meta"):
+        model = create(SegmentationConfig(tiny.NAMES, name, stride=16, weights=None))
+        assert (model.stride, model.backbone.output_stride) == (16, 16)
+        assert model(torch.empty(2, 3, 65, 129)).shape == (2, 4, *((5, 9) if name != "vgg16" else (4, 8)))
+    with pytest.raises(SettingError, match="stride=12 must be 8 or 16"):
+        SegmentationConfig(tiny.NAMES, stride=12)
+
+
 def test_a_decoder_needs_finer_features():
     with torch.device("meta"), pytest.raises(SettingError, match="resnet50 gives no features finer than its last; the"):
         create(replace(DECODER, backbone="resnet50"))
