@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dsna_lib import backbones, maps
+from dsna_lib.book import photos
 from dsna_lib.cli.main import parser
 from dsna_lib.config import recipe
-from dsna_lib.data import Pictures, Record, minivoc, write_mask
+from dsna_lib.data import Pictures, Record, minivoc, read_image, write_mask
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Report, Workers
 
@@ -325,3 +326,25 @@ def test_similarity_is_of_pictures_with_several_classes() -> None:
     pictures = Pictures([Record(str(k), Path(f"{k}.png"), tuple(range(k))) for k in range(4)], ("a", "b", "c"))
     shown = script("similarity").with_several_classes(pictures)
     assert [record.id for record in shown.records] == ["2", "3"]
+
+
+# --- the four photographs
+
+
+def test_what_is_surely_the_object_and_surely_not() -> None:
+    """A square of 4 of 10 x 10 pixels inside, the last two columns outside; polygons hold their corners."""
+    four = script("four_photographs")
+    places = four.Places([[(1, 1), (2, 1), (2, 2), (1, 2)]], [[(8, 0), (9, 0), (9, 9), (8, 9)]])
+    mask = np.zeros((10, 10), np.uint8)
+    mask[1, 1:3], mask[2, 1], mask[:5, 9] = 3, 4, 4
+    assert four.shares(mask, 3, places) == {"object": 50.0, "any class": 75.0, "outside": 25.0}
+
+
+def test_no_place_of_a_photograph_is_both(tmp_path: Path) -> None:
+    four = script("four_photographs")
+    records = photos.free(tmp_path).records
+    assert [record.id for record in records] == list(four.PLACES)
+    for record in records:
+        inside, outside = (four.inside_of(each, read_image(record.image).shape) for each in four.PLACES[record.id])
+        assert not (inside & outside).any()
+        assert min(inside.mean(), outside.mean()) > 0.05
