@@ -43,7 +43,7 @@ def draw(of: dict[str, dict[str, list[dict[str, float]]]], ink: str) -> Figure:
             color, marker = COLORS.get(source, ink), MARKERS.get(source, "D")
             for rate, several in points.items():
                 if len(several) > 1:
-                    axis.plot([rate] * len(several), several, marker, color=color, markersize=3, alpha=0.4)
+                    axis.plot([rate] * len(several), several, marker, color=color, markersize=3, alpha=0.6)
             line = [np.mean(several) for several in points.values()]
             face = color if source in COLORS else "none"
             axis.plot(

@@ -45,7 +45,7 @@ def draw(of: list[dict[str, Any]], ink: str) -> Figure:
         for name in (name for name in SCORES if name in row):
             trainings, look = row[name], {"color": COLORS[name], "marker": MARKERS[name], "linestyle": ""}
             if len(trainings) > 1:
-                axis.plot(trainings, [place] * len(trainings), markersize=3, alpha=0.4, **look)
+                axis.plot(trainings, [place] * len(trainings), markersize=3, alpha=0.6, **look)
             axis.plot(np.mean(trainings), place, markersize=6, **look)
     axis.set_ylim(len(of) - 0.6, -0.8)
     axis.set_yticks([])
