@@ -10,7 +10,22 @@ from pathlib import Path
 import fill_results
 import numpy as np
 import pytest
-from pages import claims, costs, evidence, key_figure, last_run, maps, models, segmentation, size_figure, stored, svg
+from pages import (
+    claims,
+    costs,
+    evidence,
+    figures,
+    key_figure,
+    last_run,
+    maps,
+    models,
+    rates_figure,
+    segmentation,
+    size_figure,
+    stored,
+    svg,
+    table_iii_figure,
+)
 
 from dsna_lib import paper
 from dsna_lib.book import ledger
@@ -88,7 +103,7 @@ def test_what_counts_as_a_verdict():
     assert not any(FIRM.search(each) and not NONE.search(each) and not VERDICT.search(each) for each in others)
 
 
-@pytest.mark.parametrize("page", ["README.md", "book/intro.md", "book/results.md"])
+@pytest.mark.parametrize("page", ["README.md", "book/intro.md", "book/results.md", "book/appendix.md"])
 def test_a_sentence_that_states_a_verdict_names_its_claim(page):
     """Beside it stands which claim of which table it rests on, and that has the verdict which is stated."""
     text = (ROOT / page).read_text()
@@ -108,7 +123,7 @@ def test_a_model_that_ships_is_listed_once():
 
 def test_figures_and_the_ledgers_file_are_those_of_the_results():
     assert (ROOT / "book" / "claims.csv").read_text() == claims.claims_csv()
-    for path, content in (key_figure.files() | size_figure.files()).items():
+    for path, content in figures.files().items():
         made = svg.drawn_from((ROOT / path).read_text())
         assert made == svg.drawn_from(content) is not None, f"{path} is old: run python tools/fill_results.py"
 
@@ -134,6 +149,36 @@ def test_the_figure_shows_ten_claims_with_their_intervals():
     assert all(row["number"] in drawn for row in rows)
     assert drawn.count(key_figure.COLORS["holds"]) >= 20  # a mark and an interval each
     assert svg.digest(rows) != svg.digest(key_figure.key_claims())
+
+
+def test_the_figure_of_maps_shows_every_claim_of_table_i_and_the_single_stream():
+    shown = {row["text"] for row in key_figure.claims_of_maps()}
+    assert shown == {claim.text for claim in paper.CLAIMS if claim.table in ("I", "single-stream")}
+
+
+def test_the_figure_of_table_ii_shows_every_training_and_the_papers_rates():
+    of = rates_figure.rates()
+    figure = rates_figure.draw(of, "black")
+    lines = {line.get_label(): line for line in figure.axes[1].lines}
+    assert list(lines["the paper"].get_ydata()) == [row["recall"] for row in paper.TABLE_II.values()]
+    trainings = of["drawn"]["0.7"]
+    assert lines["drawn"].get_ydata()[-1] == pytest.approx(np.mean([each["recall"] for each in trainings]))
+    faint = [line for line in figure.axes[1].lines if set(line.get_xdata()) == {0.7}]
+    assert [sorted(line.get_ydata()) for line in faint] == [sorted(each["recall"] for each in trainings)]
+    spans = [np.ptp(axis.get_ylim()) for axis in figure.axes]
+    assert spans == pytest.approx([rates_figure.SPAN] * 3)
+    for axis in figure.axes:  # nothing lies outside
+        low, high = axis.get_ylim()
+        assert all(low < value < high for line in axis.lines for value in line.get_ydata())
+
+
+def test_the_figure_of_table_iii_has_a_line_a_row_with_the_papers_number_where_it_has_one():
+    of = table_iii_figure.rows()
+    assert "annotation" not in of[-1], "the truth has no score of its own"
+    (axis,) = table_iii_figure.draw(of, "black").axes
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
+    assert [line.get_xdata()[0] for line in hollow] == [row.miou for row in paper.TABLE_III]
+    assert [text.get_text() for text in axis.texts] == [row["title"] for row in of]
 
 
 def test_the_summary_counts_every_measured_claim_of_the_paper():
@@ -311,17 +356,17 @@ def line_below(name: str) -> str:
 
 
 def test_numbers_of_an_earlier_version_say_so_until_all_their_files_are_made_anew(older):
-    files = {key: f"table1_{key}" for key in stored.MODELS}
+    files = {"whole": "table1_vgg16", "in part": "table_single-stream_voc_vgg16"}
     where = {key: stored.read(name)["provenance"]["environment"] for key, name in files.items()}
     line = line_below("table1")
     assert line.startswith("*Measured with an earlier version of the library (")
     for environment in where.values():
         assert f"`{environment['commit']}`" in line
         assert environment["time"][:10] in line
-    make_anew(older, files["vgg16"])
-    assert f"`{where['vgg16']['commit']}`" not in line_below("table1")
-    assert f"`{where['lite0']['commit']}`" in line_below("table1")
-    make_anew(older, files["lite0"])
+    make_anew(older, files["whole"])
+    assert f"`{where['whole']['commit']}`" not in line_below("table1")
+    assert f"`{where['in part']['commit']}`" in line_below("table1")
+    make_anew(older, files["in part"])
     assert line_below("table1") == ""
 
 

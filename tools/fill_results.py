@@ -5,7 +5,7 @@ function of that name in ``tools/pages/``, or from the file of that name where i
 sentence, ``<!-- result: FILE PATH -->`` and ``<!-- / -->`` enclose one number of ``results/FILE.json``: PATH leads to
 it through keys, and through the titles of a table's rows, as in ``values/rows/merged/mean/iou``.
 
-Beside the pages, it writes the ledger's table as a file and two figures: the ledger's, and the maps' scores by size.
+Beside the pages, it writes the ledger's table as a file, and the figures of ``tools/pages/figures.py``.
 
     python tools/fill_results.py            # write
     python tools/fill_results.py --check    # exit 1 where a page and the results differ
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pages import claims, costs, key_figure, last_run, maps, models, segmentation, size_figure, stored, svg
+from pages import claims, costs, figures, last_run, maps, models, segmentation, stored, svg
 
 from dsna_lib.tables.render import cell, render_table
 
@@ -26,6 +26,7 @@ PAGES = (
     "README.md",
     "book/intro.md",
     "book/results.md",
+    "book/appendix.md",
     "book/claims.md",
     "book/decisions.md",
     "book/status.md",
@@ -74,7 +75,7 @@ def main() -> int:
     """Run from the command line; returns the exit code."""
     check = "--check" in sys.argv
     made = {page: filled((stored.ROOT / page).read_text(encoding="utf-8")) for page in PAGES}
-    made |= {"book/claims.csv": claims.claims_csv()} | key_figure.files() | size_figure.files()
+    made |= {"book/claims.csv": claims.claims_csv()} | figures.files()
     stale = []
     for name, text in made.items():
         path = stored.ROOT / name

@@ -1,7 +1,8 @@
-"""The figure that opens the ledger: the ten claims that carry the paper, and what became of them here."""
+"""Figures of claims: the ten that carry the paper, which open the ledger, and those of its Table I."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from textwrap import fill
 from typing import Any
@@ -18,17 +19,26 @@ from pages.stored import USUAL_NETWORK, answers_to
 # Of those that Okabe and Ito choose for eyes that see few colors.
 COLORS = {"holds": "#0072b2", "contradicted": "#d55e00", "not separated": "#808080", "no verdict": "#cc79a7"}
 MARKERS = {"drawn": "o", "photographs": "s"}
-LINE = 62  # characters
+LINE = 66  # characters
 
 
 def key_claims() -> list[dict[str, Any]]:
+    """The ten that carry the paper."""
+    return measured(claim for claim in paper.CLAIMS if claim.key)
+
+
+def claims_of_maps() -> list[dict[str, Any]]:
+    """Those of Table I, then those about the single stream."""
+    return measured(claim for table in ("I", "single-stream") for claim in paper.CLAIMS if claim.table == table)
+
+
+def measured(several: Iterable[paper.Claim]) -> list[dict[str, Any]]:
     """Of each claim its number, text, the paper's difference, and what was measured on each kind of pictures."""
     numbers = ledger.claim_numbers()
     return [
         {"number": numbers[claim], "text": claim.text, "paper": printed(claim)}
         | {pictures: answers_to(claim, pictures).get(network) for pictures, network in USUAL_NETWORK.items()}
-        for claim in paper.CLAIMS
-        if claim.key
+        for claim in several
     ]
 
 
@@ -63,5 +73,9 @@ def draw(rows: list[dict[str, Any]], ink: str) -> Figure:
 
 def files() -> dict[str, str]:
     """Path to content."""
-    rows = key_claims()
-    return svg.files("claims", partial(draw, rows), rows)
+    several = {"claims": key_claims(), "claims-maps": claims_of_maps()}
+    return {
+        path: text
+        for name, rows in several.items()
+        for path, text in svg.files(name, partial(draw, rows), rows).items()
+    }

@@ -25,23 +25,22 @@ def sizes() -> dict[str, list[list[dict[str, float]]]]:
 
 
 def draw(of: Mapping[str, list[list[dict[str, float]]]], ink: str) -> Figure:
-    """A panel a measure: a thin line for each training, a thick one for their mean."""
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
-    for axis, measure in zip(figure.subplots(1, len(MEASURES), sharex=True), MEASURES, strict=True):
+    """A panel a measure, one below the other for a phone: thin lines for trainings, a thick one for their mean."""
+    figure = Figure(figsize=(4.6, 6.6), layout="constrained")
+    for axis, measure in zip(figure.subplots(len(MEASURES), sharex=True), MEASURES, strict=True):
         for kind, trainings in of.items():
             middles = [50 * (each["low"] + min(each["high"], 0.6)) for each in trainings[0]]
             lines = np.array([[each[measure] for each in bins] for bins in trainings])
             for line in lines:
                 axis.plot(middles, line, color=COLORS[kind], linewidth=0.6, alpha=0.5)
             axis.plot(middles, lines.mean(axis=0), "o-", color=COLORS[kind], markersize=3, label=kind)
-        axis.set_title("IoU" if measure == "iou" else measure, color=ink)
+        axis.set_ylabel("IoU" if measure == "iou" else measure)
         axis.set_xscale("log")
         axis.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
         axis.minorticks_off()
         axis.set_ylim(0, 100)
         axis.spines[["right", "top"]].set_visible(False)
-    figure.axes[1].set_xlabel("object's share of its picture, in percent")
-    figure.axes[0].set_ylabel("percent")
+    figure.axes[-1].set_xlabel("object's share of its picture, in percent")
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure
