@@ -123,7 +123,8 @@ def marginals(
     if backend == "pydensecrf":
         result[present] = _by_pydensecrf(image, unary, params)
     else:
-        result[present] = mean_field.marginals(image, unary, params, device)
+        # Not every torch that serves here has what the lattice takes (`embedding_bag`) for Apple's GPUs.
+        result[present] = mean_field.marginals(image, unary, params, device if _on_cuda(device) else "cpu")
     return result
 
 
@@ -133,7 +134,7 @@ def choose_backend(name: str = "auto", device: torch.device | str = "cpu") -> st
     Args:
         name: one of them, or ``"auto"``: pydensecrf on a CPU, where it is installed, as it is the quicker one there;
             else torch.
-        device: where the work is done. pydensecrf works on the CPU whatever the device.
+        device: where the work is done; with Apple's GPU that is the CPU. pydensecrf works there whatever the device.
 
     Raises:
         SettingError: an unknown name.
@@ -144,7 +145,7 @@ def choose_backend(name: str = "auto", device: torch.device | str = "cpu") -> st
         _densecrf()
     if name != "auto":
         return name
-    return "pydensecrf" if torch.device(device).type == "cpu" and _is_installed() else "torch"
+    return "pydensecrf" if not _on_cuda(device) and _is_installed() else "torch"
 
 
 def require(backend: str = "auto") -> None:
@@ -152,12 +153,16 @@ def require(backend: str = "auto") -> None:
     choose_backend(backend)
 
 
+def _on_cuda(device: torch.device | str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
 def _densecrf() -> ModuleType:
     try:
         import pydensecrf.densecrf
     except ImportError:
         raise ImportError(
-            "pydensecrf is not installed: `pip install pydensecrf2` (Python 3.10 to 3.12; it does not build on 3.13), "
+            "pydensecrf is not installed: `pip install pydensecrf2` (up to Python 3.12; it does not build on 3.13), "
             "or let PyTorch compute the dense CRF (`crf_backend` torch)"
         ) from None
     return pydensecrf.densecrf

@@ -19,6 +19,7 @@ from torch.nn import functional
 from dsna_lib.attention import AttentionOutput
 from dsna_lib.data import transforms
 from dsna_lib.data.pictures import PictureError, Pictures
+from dsna_lib.engine.devices import reader_count
 from dsna_lib.engine.errors import RunError, SettingError
 from dsna_lib.engine.sizes import scaled
 
@@ -181,7 +182,7 @@ def iterate_maps(
         _Reader(pictures, [round(scaled(size, scale)) for scale in scales], failed is not None),
         sampler=range(len(pictures)) if indices is None else indices,
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=reader_count(workers),
         collate_fn=list,
     )
     model.eval()

@@ -1,8 +1,8 @@
 """One training loop for every model of the book, on Hugging Face Accelerate.
 
-The same code serves one CPU, one GPU in bf16 or fp16, and many processes under ``accelerate launch``. All
-randomness follows from the seed and the position in the run, so a run that was killed at any moment resumes
-and ends with the weights of the uninterrupted run (for the same number of processes).
+The same code serves one CPU, one GPU (CUDA's in bf16 or fp16, or Apple's), and many processes under ``accelerate
+launch``. All randomness follows from the seed and the position in the run, so a run that was killed at any moment
+resumes and ends with the weights of the uninterrupted run (for the same number of processes).
 """
 
 from __future__ import annotations
@@ -201,12 +201,12 @@ def fit(
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
-    devices.choose_device(config.device)
+    without_gpu = devices.choose_device(config.device).type == "cpu"
     # Accelerate holds a process to its first precision and device; a notebook trains under several.
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not distributed)
     order = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed)
-    return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu", dataloader_config=order)
+    return Accelerator(mixed_precision=config.precision, cpu=without_gpu, dataloader_config=order)
 
 
 def _optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
@@ -221,6 +221,7 @@ def _loader(pictures: Pictures, config: TrainingConfig, accelerator: Accelerator
         raise TrainingError(f"a batch of {size} does not divide over {count} processes", f"use a multiple of {count}")
     if len(pictures) < size:
         raise TrainingError(f"{len(pictures)} pictures do not fill one batch of {size}", "lower `batch_size`")
+    workers = devices.reader_count(config.workers)
     sampler = BalancedSampler(pictures, config.balance, config.seed) if config.balance else None
     return DataLoader(
         pictures,
@@ -228,8 +229,8 @@ def _loader(pictures: Pictures, config: TrainingConfig, accelerator: Accelerator
         sampler=sampler,
         shuffle=sampler is None,
         drop_last=True,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=accelerator.device.type == "cuda",
     )
 

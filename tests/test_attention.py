@@ -12,6 +12,7 @@ import torch
 
 from dsna_lib import attention, backbones
 from dsna_lib.attention import (
+    AttentionModel,
     AttentionOutput,
     ConventionalAttention,
     DecoupledAttention,
@@ -107,6 +108,15 @@ def test_extreme_logits_stay_finite_and_every_place_keeps_attention():
     assert torch.isfinite(a).all()
     assert (a > 0).all()
     assert a.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("make", [ConventionalAttention, DecoupledAttention, SingleStreamAttention])
+def test_training_needs_no_float64(make):
+    model = AttentionModel(tiny.backbone(), make(8, 3)).to("meta")
+    with tiny.NoFloat64():
+        output = model(torch.rand(2, 3, 32, 32, device="meta"))
+        classification_loss(output.scores, torch.ones(2, 3, device="meta")).backward()
+    assert all(each.grad.device.type == "meta" for each in model.parameters())
 
 
 @pytest.mark.parametrize("make", [ConventionalAttention, DecoupledAttention, SingleStreamAttention])

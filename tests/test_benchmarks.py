@@ -130,7 +130,6 @@ def test_both_training_loops_are_timed(tmp_path: Path, monkeypatch: pytest.Monke
     assert 0 < measured["waiting_for_pictures"] < 1
 
 
-@tiny.needs_crf
 def test_the_crf_is_timed_on_one_process_and_on_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of our own: processes take 5 seconds to start, and each then a second a picture."""
     module, now = script("segmentation_speed"), [0.0]
@@ -149,7 +148,6 @@ def test_the_crf_is_timed_on_one_process_and_on_two(monkeypatch: pytest.MonkeyPa
     assert measured == seconds | {"ratio": 2.0, "pictures": 4}
 
 
-@tiny.needs_crf
 def test_the_backends_of_the_crf_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3."""
     module, now, turns = script("segmentation_speed"), [0.0], []

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy_reference as reference
 import pytest
+import torch
 from PIL import Image
-from tiny import needs_crf
+from tiny import needs_pydensecrf
 
 from dsna_lib import crf
 from dsna_lib.crf import CRFParams, choose_backend, class_probabilities, marginals, refine, refine_split
@@ -64,7 +65,7 @@ def test_an_annotation_of_a_class_that_is_not_present():
 
 # The dense CRF
 
-BACKENDS = ["torch", pytest.param("pydensecrf", marks=needs_crf)]
+BACKENDS = ["torch", pytest.param("pydensecrf", marks=needs_pydensecrf)]
 
 
 def scene(height: int = 40, width: int = 48) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +199,7 @@ def test_refining_takes_a_picture_that_cannot_be_written_to(backend):
     np.testing.assert_array_equal(refine(image, probabilities, backend=backend), expected)
 
 
-@needs_crf
+@needs_pydensecrf
 def test_both_backends_refine_alike():
     image, truth = scene()
     probabilities = class_probabilities(coarse(truth), [0], 1)
@@ -207,9 +208,10 @@ def test_both_backends_refine_alike():
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-@needs_crf
+@needs_pydensecrf
 def test_pydensecrf_is_for_the_cpu():
-    assert [choose_backend("auto", device) for device in ("cpu", "cuda:0", "mps")] == ["pydensecrf", "torch", "torch"]
+    chosen = {device: choose_backend("auto", device) for device in ("cpu", "cuda:0", "mps")}
+    assert chosen == {"cpu": "pydensecrf", "cuda:0": "torch", "mps": "pydensecrf"}  # the CPU works for Apple's GPU, too
     assert choose_backend("torch") == "torch"
     assert choose_backend("pydensecrf", "cuda") == "pydensecrf"
 
@@ -220,6 +222,17 @@ def test_an_unknown_backend(tmp_path):
         refine(image, class_probabilities(truth, [0], 1), backend="pytorch")
     with pytest.raises(SettingError, match="backend='pytorch'"):
         refine_split(Pictures([], ("object",)), tmp_path, tmp_path, backend="pytorch")
+
+
+def test_for_apples_gpu_the_cpu_refines(monkeypatch):
+    image, truth = scene()
+    places = []
+    monkeypatch.setattr(
+        crf.mean_field, "marginals", lambda image, unary, params, device: places.append(device) or unary
+    )
+    for device in ("cpu", "cuda:0", "mps", torch.device("mps")):
+        refine(image, class_probabilities(coarse(truth), [0], 1), backend="torch", device=device)
+    assert places == ["cpu", "cuda:0", "cpu", "cpu"]
 
 
 def test_without_pydensecrf_torch_refines(without_pydensecrf):

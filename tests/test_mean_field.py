@@ -8,7 +8,7 @@ import pytest
 import skimage
 import torch
 from PIL import Image
-from tiny import needs_crf
+from tiny import needs_pydensecrf
 
 from dsna_lib import crf, mean_field
 from dsna_lib.config.annotation import PRESETS, CRFParams
@@ -64,7 +64,7 @@ def test_summed_over_all_pairs_it_is_mean_field(classes):
     np.testing.assert_allclose(mean_field.marginals(image, unary, SMALL, exact=True), expected, atol=1e-5)
 
 
-@needs_crf
+@needs_pydensecrf
 def test_the_lattice_is_as_far_from_all_pairs_as_that_of_pydensecrf():
     image, unary = photograph("astronaut", (30, 24)), energies((30, 24), 3)
     exact, ours = (mean_field.marginals(image, unary, SMALL, exact=exact) for exact in (True, False))
@@ -73,7 +73,7 @@ def test_the_lattice_is_as_far_from_all_pairs_as_that_of_pydensecrf():
     assert abs(ours - exact).mean() == pytest.approx(abs(theirs - exact).mean(), abs=1e-5)
 
 
-@needs_crf
+@needs_pydensecrf
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name, classes", [("astronaut", 2), ("chelsea", 4), ("coffee", 3)])
 def test_photographs_get_the_marginals_of_pydensecrf(name, classes, preset):

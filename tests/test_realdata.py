@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import needs_crf
+from tiny import needs_pydensecrf
 
 from dsna_lib import attention, crf, training
 from dsna_lib.annotate import annotate_split, evaluate
@@ -84,7 +84,7 @@ def test_from_pictures_to_scores(tmp_path, root, val):
     assert 0 <= evaluate(tmp_path / "refined", few).mean_iou <= 1
 
 
-@needs_crf
+@needs_pydensecrf
 def test_backends_of_the_crf_agree_on_photographs(val):
     for record in val.records[:3]:
         image, mask = read_image(record.image), read_mask(record.mask)

@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import scripts
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "https://github.com/some-one/dsna.book"
@@ -147,11 +149,22 @@ def test_workflows_name_what_exists(workflow: Path) -> None:
 
 
 def test_tests_run_on_every_supported_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    supported = [f"3.{minor}" for minor in range(9, 20) if f"3.{minor}.0" in SpecifierSet(project["requires-python"])]
+    said = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
     (job,) = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"].values()
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    (python,) = [each for each in environment if isinstance(each, str) and each.startswith("python")]
-    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
-    assert python == "python>=3.11,<3.13"
+    assert said == job["strategy"]["matrix"]["python"] == supported
+
+
+def test_every_page_names_the_same_versions() -> None:
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    *most, last = re.findall(r"Python :: (3\.\d+)", " ".join(content["project"]["classifiers"]))
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"for python in {' '.join(f'python{version}' for version in (*most, last))} python3; do" in makefile
+    assert f"No Python {', '.join(most)} or {last} found." in makefile
+    assert f"(Python {', '.join(most)} and {last})" in (ROOT / "constraints.txt").read_text()
+    for page in ("README.md", "book/running.md"):
+        assert f"Python {', '.join(most)} or {last}" in (ROOT / page).read_text(), page
 
 
 def test_the_site_takes_its_address_from_where_it_is_built() -> None:

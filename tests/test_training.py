@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
@@ -23,6 +24,7 @@ from dsna_lib.attention import ModelConfig
 from dsna_lib.data import pictures as pictures_module
 from dsna_lib.data import transforms
 from dsna_lib.diagnostics import examine, hold_out
+from dsna_lib.engine import devices
 from dsna_lib.engine.devices import is_main_process, native_precision, wait_for_everyone
 from dsna_lib.engine.errors import RunError, SettingError
 from dsna_lib.engine.files import read_json
@@ -241,6 +243,26 @@ def test_out_of_memory_says_what_to_lower(tmp_path, split, monkeypatch):
     message = r"out of memory at step 1 \(2 pictures a process\); lower `batch_size` or `crop`, or use `precision` bf16"
     with pytest.raises(TrainingError, match=message):
         train_attention(tiny.model(), split, CONFIG, tmp_path / "run")
+
+
+@pytest.mark.parametrize("device", ["auto", "mps", "cpu"])
+def test_accelerate_takes_the_device_that_we_take(monkeypatch, split, device):
+    """As on a Mac; nothing is computed there."""
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "0")  # Accelerate sets it
+    for asked in ("is_available", "is_built"):
+        monkeypatch.setattr(torch.backends.mps, asked, lambda: True)
+    accelerator = training._accelerator(replace(CONFIG, device=device))
+    assert accelerator.device == devices.choose_device(device)
+    assert accelerator.device.type == ("cpu" if device == "cpu" else "mps")
+    assert not training._loader(split, CONFIG, accelerator).pin_memory  # torch would warn
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_no_more_readers_than_cores(monkeypatch, split):
+    """torch would warn."""
+    monkeypatch.setattr(devices, "core_count", lambda: 1)
+    config = replace(CONFIG, workers=8)
+    assert training._loader(split, config, training._accelerator(config)).num_workers == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.models.vgg import cfgs, make_layers
 
 from dsna_lib.attention import AttentionModel, DecoupledAttention
@@ -24,9 +26,7 @@ from dsna_lib.data import Pictures, Record, write_mask
 from dsna_lib.segmentation.networks import SegmentationModel
 
 NAMES = ("red", "green", "blue")
-needs_crf = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pydensecrf2 does not build on Python 3.13 and later"
-)
+needs_pydensecrf = pytest.mark.skipif(find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
 
 
 def backbone() -> Backbone:
@@ -89,6 +89,17 @@ def vgg16_file(path: Path) -> Path:
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether two state dicts are equal to the bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class NoFloat64(TorchDispatchMode):
+    """The device "meta", which has no values, stands in for Apple's GPU: no tensor there may be of float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, torch.Tensor) and (each.device.type, each.dtype) == ("meta", torch.float64):
+                raise TypeError(f"{func} makes a float64")
+        return made
 
 
 # One server imports torch once and hands out fresh processes in milliseconds.

@@ -56,7 +56,7 @@ class ChapterSetup:
     val: Pictures  #: to look at and to measure on
     model: ModelConfig  #: what is trained
     training: TrainingConfig  #: how
-    device: str  #: ``"cuda"`` where there is a GPU, else ``"cpu"``
+    device: str  #: a GPU if there is one, see :func:`~dsna_lib.engine.devices.choose_device`
 
     @property
     def inference_precision(self) -> Literal["no", "bf16"]:

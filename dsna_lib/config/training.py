@@ -12,7 +12,7 @@ from dsna_lib.engine.files import plain
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 Crops = Literal["rescaled", "resized", "whole"]
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @configuration

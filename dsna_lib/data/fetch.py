@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from tqdm.auto import tqdm
 
 from dsna_lib.engine.errors import DsnaError
+from dsna_lib.engine.files import move_folder
 
 ARCHIVES_VARIABLE = "DSNA_ARCHIVES"
 TIMEOUT = 30.0  # seconds without a byte, and the window over which the speed is watched
@@ -236,7 +237,7 @@ def staged(archive_path: Path, folder: Path, inside: str = "") -> Iterator[Path]
         yield staging
         if not (staging / inside).is_dir():
             raise DownloadError(f"{archive_path} holds no folder {inside}")
-        os.replace(staging / inside, folder)
+        move_folder(staging / inside, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DownloadError(f"{archive_path} is damaged ({error}); delete it and fetch it again") from error
     except OSError as error:

@@ -5,7 +5,10 @@ Nothing here imports torch before it is asked something: configurations name dev
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsna_lib.engine.errors import RunError, SettingError
@@ -14,27 +17,35 @@ if TYPE_CHECKING:
     import torch
 
 LAUNCHED = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  #: by a launcher, and what holds without it
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of work in each period, and the period
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name: ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"cuda"``.
+    """The device of a name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, Apple's GPU.
+
+    ``"auto"`` is the GPU, if there is one and Accelerate was not told to do without (``accelerate launch --cpu``).
 
     Raises:
         RunError: a GPU was asked for and there is none.
     """
     import torch
 
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RunError("a GPU was asked for, but this machine shows no GPU", "use `device` cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if name == "auto":
+        shown = (gpu for gpu, is_there in there.items() if is_there())
+        name = "cpu" if _is_set("ACCELERATE_USE_CPU") else next(shown, "cpu")
+    elif name in there and not there[name]():
+        shows = "no GPU" if name == "cuda" else "no GPU of Apple's"
+        raise RunError(f"a GPU was asked for, but this machine shows {shows}", "use `device` cpu")
+    return torch.device(name)
 
 
 def native_precision(device: str = "auto") -> str:
     """The quickest precision of a device, see :func:`choose_device`.
 
-    That is ``"bf16"`` on a GPU that has it, else ``"fp16"``; on a CPU ``"bf16"`` with AMX, else ``"no"``, fp32. Without
-    any bf16 instructions a CPU emulates them, some twenty times slower than fp32; with those of AVX-512 alone,
-    convolutions still take 1.6 to 1.9 times as long (measured on VGG-16 and EfficientNet-lite0).
+    That is ``"bf16"`` on a CUDA GPU that has it, else ``"fp16"``; on a CPU ``"bf16"`` with AMX, else ``"no"``, fp32, as
+    on Apple's GPUs. Without any bf16 instructions a CPU emulates them, some twenty times slower than fp32; with those
+    of AVX-512 alone, convolutions still take 1.6 to 1.9 times as long (measured on VGG-16 and EfficientNet-lite0).
 
     Example:
         >>> native_precision("cpu") in ("bf16", "no")
@@ -42,11 +53,44 @@ def native_precision(device: str = "auto") -> str:
     """
     import torch
 
-    if device != "cpu" and torch.cuda.is_available():
+    # A configuration may name a GPU that another machine has.
+    kind = device if device in ("cpu", "mps") else choose_device().type
+    if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     # torch has no public question for this; where a release lacks the private one, fp32 is always right.
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
-    return "bf16" if has_amx() else "no"
+    return "bf16" if kind == "cpu" and has_amx() else "no"
+
+
+def core_count() -> int:
+    """How many cores this process may use: fewer than the machine has under ``taskset`` and in many a container."""
+    # Windows and macOS know no affinity.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        time, period = CPU_QUOTA.read_text().split()
+        return max(1, min(cores, math.ceil(int(time) / int(period))))
+    except (OSError, ValueError):  # no container, or one without a limit: "max 100000"
+        return cores
+
+
+def reader_count(asked: int) -> int:
+    """How many processes read pictures: as many as asked for, but not more than there are cores to use."""
+    return min(asked, core_count())
+
+
+def device_name() -> str:
+    """The device that ``"auto"`` takes, see :func:`choose_device`, as a person would call it."""
+    import torch
+
+    kind = choose_device().type
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return "Apple's GPU" if kind == "mps" else f"CPU, {core_count()} cores"
+
+
+def _is_set(flag: str) -> bool:
+    """Whether an environment variable says yes, in one of the words that Accelerate takes for it."""
+    return os.environ.get(flag, "").lower() in ("y", "yes", "t", "true", "on", "1")
 
 
 def process_count() -> int:
@@ -82,10 +126,7 @@ def _launched() -> tuple[int, int]:
 def wait_for_everyone() -> None:
     """Wait until every process has come here."""
     if process_count() > 1:
-        import torch
         from accelerate import PartialState
-        from accelerate.utils import parse_flag_from_env
 
         # Unless told so, Accelerate takes processes without GPUs for strangers, who do not wait for each other.
-        without_gpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-        PartialState(cpu=without_gpu).wait_for_everyone()
+        PartialState(cpu=choose_device().type == "cpu").wait_for_everyone()

@@ -100,6 +100,13 @@ def make_folder(folder: Path) -> None:
         raise OSError(error.errno, f"cannot write into the folder {folder}: {error.strerror}") from error
 
 
+def move_folder(made: Path, folder: Path) -> None:
+    """Move a folder in one step to where there is none, or an empty one; an OSError says that something is in it."""
+    with suppress(FileNotFoundError):
+        folder.rmdir()  # Windows moves none onto another
+    os.replace(made, folder)
+
+
 def read_json(path: str | Path, shape: Any = object) -> Any:
     """Read a JSON file.
 

@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
+from dsna_lib.engine.devices import core_count
 from dsna_lib.engine.errors import DsnaError, RunError, first_few
 from dsna_lib.engine.files import write_atomically
 from dsna_lib.engine.signals import Signals, leave
@@ -232,7 +233,7 @@ def _start_worker(place: int, jobs: int) -> None:
     _end_with_parent()  # first of all: importing torch takes seconds
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    torch.set_num_threads(max(1, core_count() // jobs))
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(place % torch.cuda.device_count())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dsna_lib.engine.devices import device_name
 from dsna_lib.engine.errors import SettingError
 from dsna_lib.engine.files import leads_out, plain, write_json
 
@@ -19,13 +19,11 @@ PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "py
 
 def environment() -> dict[str, Any]:
     """Versions, device, commit and time."""
-    import torch
-
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
+        "device": device_name(),
         "system": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
     }

@@ -107,9 +107,9 @@ def global_weighted_rank_pooling(scores: Tensor, decay: float) -> Tensor:
     if scores.ndim == 4:
         scores = scores.flatten(2)
     ranked = scores.sort(dim=-1, descending=True).values
-    weights = decay ** torch.arange(ranked.shape[-1], dtype=torch.float64, device=ranked.device)
+    weights = decay ** torch.arange(ranked.shape[-1], dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
     # Not a matrix product: autocast would compute one in half precision.
-    return (ranked * (weights / weights.sum()).to(ranked.dtype)).sum(dim=-1)
+    return (ranked * (weights / weights.sum()).to(ranked)).sum(dim=-1)
 
 
 def scaled_decay(decay: float, places: int, reference: int = GRID * GRID) -> float:

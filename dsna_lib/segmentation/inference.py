@@ -20,7 +20,7 @@ from dsna_lib import crf
 from dsna_lib.config.annotation import CRFParams, preset
 from dsna_lib.config.segmentation import SCALES
 from dsna_lib.data.pictures import PictureError, Pictures, read_image, write_mask
-from dsna_lib.engine.devices import choose_device
+from dsna_lib.engine.devices import choose_device, reader_count
 from dsna_lib.engine.errors import RunError, SettingError
 from dsna_lib.engine.outputs import is_whole
 from dsna_lib.engine.pools import Report, Workers, run_shares
@@ -221,7 +221,7 @@ def _of_one_size(
         return tuple(item[1].shape)
 
     loader = torch.utils.data.DataLoader(
-        _Images(pictures), sampler=todo, batch_size=batch_size, num_workers=workers, collate_fn=list
+        _Images(pictures), sampler=todo, batch_size=batch_size, num_workers=reader_count(workers), collate_fn=list
     )
     for items in loader:
         report.failed |= {pictures.records[place].id: why for place, why in items if isinstance(why, str)}

@@ -142,7 +142,6 @@ def test_thresholds_grow_and_shrink_the_regions(image, seen):
 
 
 def test_tau_adds_the_refined_annotation(image, seen):
-    pytest.importorskip("pydensecrf.densecrf")
     made = explorer.views(image, seen, [0], tau=0.8)
     expected = crf.refine(image, crf.class_probabilities(made.masks["annotation"], [0], 3, 0.8))
     np.testing.assert_array_equal(made.masks["refined"], expected)
@@ -227,7 +226,6 @@ def test_explorer_redraws_what_a_knob_changes(live, settings, changed):
 
 
 def test_explorer_refines(live):
-    pytest.importorskip("pydensecrf.densecrf")
     live.controls["refining"].value = True
     assert "refined" in panels(live)
     assert not live.controls["tau"].disabled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -9,19 +11,65 @@ from dsna_lib.engine import devices
 from dsna_lib.engine.errors import DsnaError, RunError, SettingError, first_few
 
 
-@pytest.mark.parametrize("gpu, names", [(False, {"auto": "cpu", "cpu": "cpu"}), (True, {"auto": "cuda", "cpu": "cpu"})])
-def test_the_device_of_a_name(monkeypatch, gpu, names):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert {name: devices.choose_device(name).type for name in names} == names
+def with_gpus(monkeypatch, *shown: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in shown)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in shown)
+
+
+@pytest.mark.parametrize("shown, auto", [([], "cpu"), (["cuda"], "cuda"), (["mps"], "mps"), (["mps", "cuda"], "cuda")])
+def test_the_device_of_a_name(monkeypatch, shown, auto):
+    with_gpus(monkeypatch, *shown)
+    for name, device in [("auto", auto), ("cpu", "cpu"), *zip(shown, shown, strict=True)]:
+        assert devices.choose_device(name) == torch.device(device)
     assert devices.choose_device() == devices.choose_device("auto")
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices.choose_device("cuda").type == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RunError, match="^a GPU was asked for, but this machine shows no GPU; use `device` cpu$"):
-        devices.choose_device("cuda")
+@pytest.mark.parametrize("name, kind", [("cuda", "GPU"), ("mps", "GPU of Apple's")])
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch, name, kind):
+    with_gpus(monkeypatch, *{"cuda", "mps"} - {name})
+    with pytest.raises(RunError) as error:
+        devices.choose_device(name)
+    assert str(error.value) == f"a GPU was asked for, but this machine shows no {kind}; use `device` cpu"
+
+
+@pytest.mark.parametrize("said, device", [("true", "cpu"), ("1", "cpu"), ("false", "mps"), ("", "mps")])
+def test_auto_does_without_a_gpu_where_accelerate_does(monkeypatch, said, device):
+    with_gpus(monkeypatch, "mps")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", said)
+    assert devices.choose_device().type == device
+    assert devices.choose_device("mps").type == "mps"
+
+
+def test_apples_gpus_compute_in_fp32(monkeypatch):
+    with_gpus(monkeypatch, "mps")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert devices.native_precision() == devices.native_precision("mps") == "no"
+    with_gpus(monkeypatch)
+    assert devices.native_precision("mps") == "no"
+    assert devices.native_precision() == "bf16"
+
+
+@pytest.mark.parametrize(
+    "quota, cores",
+    [("max 100000", 3), ("200000 100000", 2), ("150000 100000", 2), ("9 100000", 1), ("900000 100000", 3), (None, 3)],
+)
+def test_cores_are_those_that_the_process_may_use(monkeypatch, tmp_path, quota, cores):
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 7}, raising=False)
+    monkeypatch.setattr(devices, "CPU_QUOTA", tmp_path / "cpu.max")
+    if quota is not None:
+        devices.CPU_QUOTA.write_text(f"{quota}\n")
+    assert devices.core_count() == cores
+    assert [devices.reader_count(asked) for asked in (0, 1, 8)] == [0, 1, cores]
+
+
+def test_without_affinity_all_cores_count(monkeypatch, tmp_path):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(devices, "CPU_QUOTA", tmp_path / "gone")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert devices.core_count() == 5
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert devices.core_count() == 1
 
 
 @pytest.mark.parametrize("amx, precision", [(True, "bf16"), (False, "no")])

@@ -33,6 +33,28 @@ def test_who_may_read_a_file_follows_the_umask(tmp_path, umask, mode):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_moves_to_where_there_is_none_or_an_empty_one(tmp_path, monkeypatch, there):
+    """On Windows, too, which moves none onto another."""
+    made, folder, replace = tmp_path / "made", tmp_path / "folder", os.replace
+
+    def replace_as_windows(source, target):
+        assert not target.exists()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_as_windows)
+    made.mkdir()
+    (made / "file").touch()
+    if there:
+        folder.mkdir()
+    files.move_folder(made, folder)
+    assert [path.name for path in folder.iterdir()] == ["file"]
+    assert not made.exists()
+    made.mkdir()
+    with pytest.raises(OSError, match="not empty"):
+        files.move_folder(made, folder)
+
+
 def half_and(error: BaseException):
     def write(file):
         file.write(b"half")

@@ -27,6 +27,7 @@ from distributed import Client, LocalCluster
 
 from dsna_lib.engine import cluster as clusters
 from dsna_lib.engine import pools
+from dsna_lib.engine.devices import core_count
 from dsna_lib.engine.errors import RunError, SettingError
 from dsna_lib.engine.pools import (
     ALONE,
@@ -127,7 +128,7 @@ def test_one_unit_alone_is_done_in_this_process():
 
 
 def test_processes_share_the_cores():
-    share = max(1, (os.cpu_count() or 1) // 2)
+    share = max(1, core_count() // 2)
     assert set(run_units([1, 2], units.threads_of, TWO, units.nothing).values()) == {share}
 
 

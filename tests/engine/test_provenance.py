@@ -93,6 +93,9 @@ def test_the_device_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     assert environment()["device"] == "a card"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert environment()["device"] == "Apple's GPU"
 
 
 def test_a_package_that_is_not_installed(monkeypatch):

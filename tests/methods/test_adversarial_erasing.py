@@ -360,7 +360,6 @@ def test_its_steps_share_a_folder_with_whoever_else_mines_so(stage, trainings):
     assert runs.Run(first.parent, "", {}).read()["metrics"] == {"steps": 2}
 
 
-@tiny.needs_crf
 def test_only_the_stages_own_pictures_are_refined(stage):
     refined = ROWS[0].annotate(stage)
     assert sorted(path.stem for path in refined.glob("*.png")) == ["p00", "p01", "p02", "p03"]

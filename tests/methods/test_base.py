@@ -302,7 +302,6 @@ def test_other_settings_have_another_folder(data, here, title):
     assert method.annotate(stage_of(data, replace(UNREFINED, title="of no consequence", seeds=2))) == usual
 
 
-@tiny.needs_crf
 def test_another_crf_has_another_folder(data, here, trainings):
     recipes = [
         RECIPE,
@@ -322,7 +321,6 @@ def test_another_crf_has_another_folder(data, here, trainings):
         np.testing.assert_array_equal(read_mask(folders[1] / f"{record.id}.png"), wanted)
 
 
-@tiny.needs_crf
 def test_what_is_refined_goes_by_its_content(data, here):
     """The same annotations in another folder are refined once; one pixel makes the difference."""
     stage = stage_of(data, RECIPE)

@@ -328,7 +328,6 @@ def test_the_crf_on_the_papers_grid_and_on_smaller_ones():
     assert (small.bilateral_rgb, small.smooth_weight, small.bilateral_weight, small.iterations) == (13, 3, 10, 10)
 
 
-@tiny.needs_crf
 @pytest.mark.parametrize("seed", range(3))
 def test_constrain_is_the_formula(seed):
     logits, images = draw(seed), images_of()
@@ -341,7 +340,6 @@ def test_constrain_is_the_formula(seed):
     assert constrain_loss(logits, images).item() == pytest.approx(expected, rel=1e-6)
 
 
-@tiny.needs_crf
 def test_constrain_gradient_is_exact_with_q_held(monkeypatch):
     logits, images = draw().requires_grad_(), images_of()
     loss = constrain_loss(logits, images)
@@ -355,7 +353,6 @@ def test_constrain_gradient_is_exact_with_q_held(monkeypatch):
     torch.testing.assert_close(logits.grad, held.grad, atol=1e-6, rtol=1e-4)
 
 
-@tiny.needs_crf
 def test_no_pairwise_terms_leave_nothing_to_learn():
     """Then Q is f, the divergence 0, and so is its gradient."""
     logits, images = draw(scale=1.0).requires_grad_(), images_of()
@@ -366,7 +363,6 @@ def test_no_pairwise_terms_leave_nothing_to_learn():
     assert logits.grad.abs().max() < 1e-6
 
 
-@tiny.needs_crf
 def test_where_no_class_is_preferred_none_is_made_up():
     """A uniform f on a uniform picture: by symmetry Q is uniform, too."""
     f = torch.full((1, 4, 9, 9), 0.25)
@@ -375,7 +371,6 @@ def test_where_no_class_is_preferred_none_is_made_up():
     assert constrain_loss(torch.zeros(1, 4, 9, 9), torch.full((1, 3, 65, 65), 0.5)).item() == pytest.approx(0, abs=1e-5)
 
 
-@tiny.needs_crf
 @pytest.mark.parametrize("start", [7, 9])
 def test_an_edge_of_the_picture_pulls_the_segment_to_itself(start):
     """The picture brightens at the 9th column of the grid (number 8), the segment starts one before or after."""
@@ -393,7 +388,6 @@ def test_an_edge_of_the_picture_pulls_the_segment_to_itself(start):
     assert torch.equal(logits.argmax(dim=1)[0], right)
 
 
-@tiny.needs_crf
 def test_present_classes_only():
     logits, images = draw().requires_grad_(), images_of()
     seen = []
@@ -447,7 +441,6 @@ def batch_of() -> dict[str, Tensor]:
     return {"image": images_of(), "labels": LABELS.float(), "mask": draw_cues()}
 
 
-@tiny.needs_crf
 def test_the_sum_is_the_sum():
     logits, batch = draw(), batch_of()
     parts = [SECLoss((name,))(logits, batch) for name in ("seed", "expand", "constrain")]
@@ -457,7 +450,6 @@ def test_the_sum_is_the_sum():
     torch.testing.assert_close(SECLoss()(logits, batch), sum(parts), atol=1e-6, rtol=1e-5)
 
 
-@tiny.needs_crf
 def test_options_reach_their_losses():
     logits, batch = draw(), batch_of()
     decayed = SECLoss(("expand",), present_decay=0.9, absent_decay=0.5, background_decay=0.95)(logits, batch)
@@ -473,13 +465,20 @@ def test_only_what_is_needed_is_read():
     assert SECLoss(("expand",))(logits, {"labels": batch["labels"]}) > 0
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.996, 1.0])
+def test_no_float64_on_the_scores_device(decay):
+    with tiny.NoFloat64():
+        assert sec.global_weighted_rank_pooling(torch.rand(2, 3, 5, 5, device="meta"), decay).dtype == torch.float32
+        scores, labels = torch.rand(2, 4, 5, 5, device="meta"), torch.ones(2, 3, device="meta")
+        assert expand_loss(scores, labels).device.type == "meta"
+
+
 @pytest.mark.parametrize("losses", [(), ("seed", "shrink"), ("seeds",)])
 def test_unknown_losses(losses):
     with pytest.raises(ValueError, match="name at least one of seed, expand, constrain, and nothing else"):
         SECLoss(losses)
 
 
-@tiny.needs_crf
 @pytest.mark.parametrize("loss", [SECLoss((name,)) for name in sec.LOSSES], ids=sec.LOSSES)
 def test_half_precision_logits_are_computed_in_single(loss):
     """Also inside autocast, as in training: the loss is that of the same logits in float32."""
@@ -495,7 +494,6 @@ def test_half_precision_logits_are_computed_in_single(loss):
     assert torch.isfinite(half.grad).all()
 
 
-@tiny.needs_crf
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_it_trains(tmp_path, precision):
     """Colored squares on gray: after a few epochs all three losses together are lower than at the start."""

@@ -15,7 +15,6 @@ import tiny
 import torch
 from PIL import Image
 from samples import MIXED, batch_of, photos
-from tiny import needs_crf
 from torch import Tensor, nn
 
 from dsna_lib import crf
@@ -160,7 +159,6 @@ def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return image.astype(np.uint8), np.stack([1 - belief, belief]).astype(np.float32), truth
 
 
-@needs_crf
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 def test_refining_follows_the_edge(kind):
     image, likely, truth = scene()
@@ -196,7 +194,6 @@ def as_batch(record: Record) -> Tensor:
     return torch.from_numpy(read_image(record.image)).permute(2, 0, 1)[None]
 
 
-@needs_crf
 def test_kinds(trained, mixed, tmp_path):
     """`single` is at the middle one of the scales."""
     model, scales = trained[0], (1.3, 0.7, 1.0)
@@ -229,7 +226,6 @@ def test_pictures_of_one_size_share_a_forward_pass_and_sizes_may_mix(trained, mi
     assert read_mask(tmp_path / "alone" / "single" / "p1.png").shape == (24, 20)
 
 
-@needs_crf
 def test_a_killed_run_goes_on_at_the_next_picture(trained, mixed, tmp_path):
     segment_split(trained[0], mixed, tmp_path / "whole", ALL)
     with pytest.raises(KeyboardInterrupt), looking(trained[0], stop_at=3 * 2 + 2):  # within the third picture
@@ -262,7 +258,6 @@ def test_an_unreadable_picture_is_reported_and_the_others_are_done(trained, mixe
     assert sorted(contents(tmp_path / "out")) == [f"single/p{k}.png" for k in (0, 2, 3)]
 
 
-@needs_crf
 def test_image_labels_and_masks_are_not_read(trained, mixed, tmp_path):
     segment_split(trained[0], mixed, tmp_path / "right", ALL)
     for name, labels in (("none", ()), ("wrong", (1, 2))):
@@ -282,7 +277,6 @@ def model_file(tmp_path, monkeypatch) -> Path:
     return tmp_path / "model.pth"
 
 
-@needs_crf
 def test_two_processes_write_what_one_writes(model_file, mixed, tmp_path):
     """And go on with what they find."""
     how = {"kinds": ALL, "scales": (1.0, 1.3), "batch_size": 2, "device": "cpu", "workers": 1}  # who reads

@@ -360,7 +360,7 @@ def test_a_unit_that_fails_is_named_and_the_next_call_does_it_alone(here, undist
     assert results(here / "out") == undisturbed
 
 
-@pytest.mark.parametrize("crf", ["none", pytest.param("deeplab", marks=tiny.needs_crf)])
+@pytest.mark.parametrize("crf", ["none", "deeplab"])
 def test_a_test_split_packs_an_archive(here, steps, monkeypatch, crf):
     """Of the masks by the network that learned from merged annotations, the kind that Table III scores last."""
     test = without_masks(tiny.pictures(here / "test", 3))

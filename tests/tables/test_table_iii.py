@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,10 +36,6 @@ from dsna_lib.tables import render, segmentation
 from dsna_lib.tables.definitions import TableError
 from dsna_lib.tables.run import Experiment, Result
 from dsna_lib.tables.segmentation import Score, in_order, run_table_iii, summarize, train_and_score
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pydensecrf2 does not build on Python 3.13 and later"
-)
 
 # The folder of what is refined, or for SEC of what is not; None for the truth.
 LEARNED_FROM = {

@@ -17,7 +17,7 @@ from dsna_lib.data.minivoc.animals import CLASS_NAMES
 from dsna_lib.data.minivoc.canvas import VERSION
 from dsna_lib.data.minivoc.scene import draw
 from dsna_lib.data.pictures import DataError, Pictures, write_mask
-from dsna_lib.engine.files import read_json
+from dsna_lib.engine.files import move_folder, read_json
 from dsna_lib.engine.pools import Workers, over_shares
 from dsna_lib.engine.runs import locked
 
@@ -82,7 +82,7 @@ def _make(root: Path, config: DrawnConfig, wanted: dict[str, int]) -> None:
         tables = {"image_labels": dict(zip(ids, labels, strict=True)), "class_names": CLASS_NAMES, "minivoc": wanted}
         for name, table in tables.items():
             (folder / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n")
-        os.replace(folder, root)
+        move_folder(folder, root)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
