@@ -70,6 +70,7 @@ class Experiment:
             "recipe": plain(asdict(self.recipe)),
             "note": self.recipe.note,
             "pictures": {name: len(pictures) for name, pictures in splits.items()},
+            "of_class": dict(zip(self.train.class_names, self.train.targets().int().sum(dim=0).tolist(), strict=True)),
             "data": {name: runs.data_digest(pictures, masks=name == "val") for name, pictures in splits.items()},
         }
 

@@ -238,13 +238,10 @@ def _per_class(trainings: Sequence[Score], names: Sequence[str]) -> dict[str, fl
 
 
 def _wrong(trainings: Sequence[Score]) -> dict[str, float]:
-    """Percent of the pixels that are wrong, and of these of each kind of mistake; means over seeds."""
-    pixels = np.array([score.counts["iou"].sum() for score in trainings])
-    counts = np.array([score.wrong for score in trainings])  # (seeds, kinds)
-    wrong = counts.sum(axis=1)
-    shares = 100 * (counts / wrong.clip(1)[:, None]).mean(axis=0)
-    named = dict(zip(mistakes.KINDS, shares.round(2).tolist(), strict=True))
-    return {"pixels": round(100 * float((wrong / pixels).mean()), 2)} | named
+    """Percent of the pixels that are wrong, of all kinds together and of each; means over seeds."""
+    shares = 100 * np.mean([score.wrong / score.counts["iou"].sum() for score in trainings], axis=0)  # (kinds,)
+    percent = np.array([shares.sum(), *shares]).round(2).tolist()
+    return dict(zip(("all", *mistakes.KINDS), percent, strict=True))
 
 
 def _columns(score: Score, ceiling: Score | None) -> dict[str, float]:

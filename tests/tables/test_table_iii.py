@@ -326,6 +326,8 @@ def test_a_second_call_trains_and_writes_nothing(there, trainings):
     assert said[0] == f"1 of {len(methods)}: AE, step 4, seed 0: done"  # the longest row is begun first
     assert [row["title"] for row in again["rows"]] == list(LEARNED_FROM)
     assert provenance["pictures"] == {"mining": 8, "train": 8, "val": 4}
+    shown = [label for record in experiment.train.records for label in record.labels]
+    assert provenance["of_class"] == {name: shown.count(place) for place, name in enumerate(tiny.NAMES)}
     assert provenance["trained"]["SEC, seed"]["0"]["training"]["crops"] == "whole"
     assert provenance["network"] == "tiny"
     assert {warning.partition(", seed 0: ")[0] for warning in warnings} <= set(LEARNED_FROM)
@@ -665,11 +667,11 @@ def test_without_the_ceiling_there_is_no_share():
     assert values["rows"][0]["std"]["iou"] is None
 
 
-def test_what_is_wrong_is_a_share_of_wrong_pixels():
-    """Four of forty pixels in either training; without a mistake there are no shares to give."""
+def test_what_is_wrong_is_a_share_of_all_pixels():
+    """Four of forty in either training."""
     method = METHODS["CAM"]
     values = summarize([method], SCORES, 2, VAL)
-    shares = {"pixels": 10.0, "outline": 25.0, "missed": 0.0, "confused": 25.0, "invented": 50.0}
+    shares = {"all": 10.0, "outline": 2.5, "missed": 0.0, "confused": 2.5, "invented": 5.0}
     assert values["rows"][0]["wrong"] == shares
     perfect = replace(SCORES[Unit(method, 0)], wrong=np.zeros(4, int))
     (row,) = summarize([method], {Unit(method, 0): perfect}, 1, VAL)["rows"]

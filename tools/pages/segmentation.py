@@ -49,11 +49,30 @@ def wrong(pictures: str) -> str:
     for network, content in by_network("III", pictures).items():
         for row in content["values"]["rows"]:
             if "wrong" in row:
-                share = row["wrong"]["pixels"]
-                kinds = (share * row["wrong"][kind] / 100 for kind in KINDS)
-                lines.append([f"{network}: {row['title']}", share, *kinds])
+                lines.append([f"{network}: {row['title']}", *(row["wrong"][kind] for kind in ("all", *KINDS))])
     head = ["network and row: percent of all pixels", "wrong", *KINDS]
     return markdown(head, lines, words=head[:1]) if lines else f"*{UNMEASURED}*\n"
+
+
+def by_class(pictures: str, often: int = 250) -> str:
+    """IoU of each class in each row, the classes with most pictures first, and means over those with many and few."""
+    parts = []
+    for network, content in by_network("III", pictures).items():
+        rows = {row["title"]: row["per_class"] for row in content["values"]["rows"]}
+        shown = dict(sorted(content["provenance"].get("of_class", {}).items(), key=lambda item: -item[1]))
+        many = [name for name, count in shown.items() if count > often]
+        groups = {
+            f"the {len(many)} with more than {often} pictures": many,
+            f"the other {len(shown) - len(many)}": [name for name in shown if name not in many],
+            "all, with background": ["background", *shown],
+        }
+        lines = [[name, count, *(row[name] for row in rows.values())] for name, count in shown.items()]
+        for title, names in groups.items():
+            known = [[row[name] for name in names if row[name] is not None] for row in rows.values()]
+            lines.append([f"**{title}**", None, *(sum(each) / len(each) if each else None for each in known)])
+        if shown:
+            parts.append(f"{network}:\n\n" + markdown(["IoU in percent", "pictures", *rows], lines))
+    return "\n".join(parts) or f"*{UNMEASURED}*\n"
 
 
 def network_ablation() -> str:
@@ -91,6 +110,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "segmentation_photographs": partial(segmentation, "photographs"),
     "segmentation_curves": partial(curves, "drawn"),
     "segmentation_wrong": partial(wrong, "drawn"),
+    "segmentation_curves_photographs": partial(curves, "photographs"),
+    "segmentation_wrong_photographs": partial(wrong, "photographs"),
+    "segmentation_by_class": partial(by_class, "photographs"),
     "network_ablation": network_ablation,
     "overfit": overfit,
     "shipped_segmentation": shipped_segmentation,
