@@ -143,7 +143,9 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
     # Pages without a text of their own, such as the search, are described as the book is.
     text = (doctree and described(doctree)) or described(app.env.get_doctree(app.config.root_doc))
     picture = site + PICTURE if site else context["pathto"](PICTURE, 1)
-    tags = card(Markup(context.get("title", "")).striptags(), text, picture, site and f"{site}{page}.html")
+    # The search has its title in its template.
+    title = Markup(context.get("title") or app.config.html_title).striptags()
+    tags = card(title, text, picture, site and f"{site}{page}.html")
     if page == "404" and site:
         # It is shown at addresses of any depth, where nothing relative leads anywhere.
         tags = f'\n<base href="{site}" />{tags}'

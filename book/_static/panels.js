@@ -4,9 +4,14 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const side of ["primary", "secondary"]) {
     const [first, ...seen] = document.querySelectorAll(`.${side}-toggle`);
     for (const button of seen) button.addEventListener("click", () => first.click());
-    // A link may lead to a place on this page, and the open panel would cover it.
-    document.getElementById(`pst-${side}-sidebar-modal`)?.addEventListener("click", (event) => {
-      if (event.target.closest("a")) event.currentTarget.close();
+    // A link may lead to a place on this page, which the open panel would cover. Once it is closed, the theme gives the
+    // focus back to the button, and the browser scrolls to that: hence once more to the place.
+    const panel = document.getElementById(`pst-${side}-sidebar-modal`);
+    panel?.addEventListener("click", (event) => {
+      const place = event.target.closest("a")?.hash.slice(1);
+      if (place === undefined) return;
+      panel.addEventListener("close", () => document.getElementById(place)?.scrollIntoView(), { once: true });
+      panel.close();
     });
   }
 });
