@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 from test_site import PAGES
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 DESK: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 740}
+TABLET: ViewportSize = {"width": 768, "height": 1024}
 # A4 at 96 pixels an inch, inside the browser's own margins of 1 cm.
 PAPER: ViewportSize = {"width": 718, "height": 1047}
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -263,6 +264,26 @@ def test_nothing_sticks_out(opened: Visit, viewport: ViewportSize) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
+def test_code_fits_beside_the_menu_and_prose_stays_narrow(opened: Visit) -> None:
+    page = opened.seen(DESK)
+    cut = "es => es.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+    assert page.locator("article .cell_input pre").evaluate_all(cut) == []
+    # 43 times the size of the letters are some 90 of them.
+    assert page.locator("article p").evaluate_all("es => es.filter(e => e.clientWidth > 43 * 16).length") == 0
+
+
+def test_pictures_keep_their_colors_in_the_dark(opened: Visit) -> None:
+    images = opened.seen(scheme="dark").locator("article img")
+    assert images.evaluate_all("es => es.filter(e => getComputedStyle(e).filter !== 'none').map(e => e.src)") == []
+
+
+def test_icons_come_from_the_small_font(opened: Visit) -> None:
+    opened.seen(DESK)
+    fonts = {url.rpartition("/")[2].partition("?")[0] for url in opened.requested if "mathjax" not in url}
+    assert "icons.woff" in fonts
+    assert [name for name in fonts if name.startswith(("fa-", "fontawesome"))] == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_on_paper(opened: Visit, scheme: str) -> None:
     page = opened.seen(PAPER, "print", scheme)
@@ -279,10 +300,43 @@ def test_there_are_no_barriers(opened: Visit) -> None:
     assert barriers_of_color(opened.seen(DESK, scheme="dark")) == []
 
 
+@pytest.mark.parametrize("viewport", [PHONE, TABLET, DESK], ids=["phone", "tablet", "desk"])
+def test_menu_and_contents_open_by_touch(browser: Browser, home: str, viewport: ViewportSize) -> None:
+    with browser.new_context(viewport=viewport, has_touch=True, reduced_motion="reduce") as context:
+        page = Visit(context.new_page(), f"{home}/{PAGES[1]}.html").page
+        menu, contents = page.locator(".bd-docs-nav"), page.locator("#pst-page-toc-nav")
+        button = page.locator(".bd-header-article .primary-toggle")
+        if viewport == DESK:  # the menu stands beside the text, and the button puts it away
+            expect(menu).to_be_visible()
+            button.tap()
+        expect(menu).to_be_hidden()
+        button.tap()
+        expect(menu).to_be_in_viewport()
+        page.keyboard.press("Escape")
+
+        expect(contents).to_be_hidden()
+        page.locator(".bd-header-article .secondary-toggle").tap()
+        expect(contents).to_be_in_viewport()
+        contents.locator("a").last.tap()
+        expect(contents).to_be_hidden()
+        expect(page.locator("article h2").last).to_be_in_viewport()
+
+
 def test_search_finds_a_chapter(browser: Browser, home: str) -> None:
     with visit(browser, f"{home}/search.html?q=attention") as found:
         found.page.locator("#search-results li a").first.wait_for()
         assert found.complaints == []
+
+
+@pytest.mark.parametrize("word", ["attention", "softplus"])
+def test_search_shows_what_pages_say(browser: Browser, home: str, word: str) -> None:
+    with visit(browser, f"{home}/search.html?q={word}") as found:
+        found.page.locator("#search-results .context").nth(4).wait_for()
+        found.page.wait_for_load_state("networkidle")
+        for excerpt in found.page.locator("#search-results .context").all_text_contents():
+            # TeX, code, and what stands on the buttons above the text.
+            noise = [mark for mark in ("\\", "\n", "import ", " = ", ".ipynb", "Contents") if mark in excerpt]
+            assert noise == [], excerpt
 
 
 def test_without_javascript_a_page_can_be_read(browser: Browser, home: str) -> None:

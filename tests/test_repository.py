@@ -46,6 +46,7 @@ def test_without_an_address_there_are_no_buttons(book: Path) -> None:
     config = yaml.safe_load((book / "_config.yml").read_text())
     assert config["repository"]["url"] == config["launch_buttons"]["colab_url"] == ""
     assert config["html"]["use_repository_button"] is False
+    assert config["html"]["baseurl"] == ""
 
 
 def test_an_address_is_written_to_all_places(book: Path) -> None:
@@ -56,6 +57,7 @@ def test_an_address_is_written_to_all_places(book: Path) -> None:
     assert config["repository"]["url"] == ADDRESS
     assert config["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
     assert config["html"]["use_repository_button"] is True
+    assert config["html"]["baseurl"] == "https://some-one.github.io/dsna.book/"
     for name, text in after.items():
         assert f'REPOSITORY = "{ADDRESS}"' in "".join(first_code(text)["source"])
         # Nothing but this one line of a notebook changes.
@@ -63,6 +65,10 @@ def test_an_address_is_written_to_all_places(book: Path) -> None:
             pair for pair in zip(before[name].splitlines(), text.splitlines(), strict=True) if len(set(pair)) > 1
         ]
         assert len(changed) == 1
+
+
+def test_a_site_of_an_owner_lies_at_the_root_of_its_host() -> None:
+    assert set_repository.site("https://github.com/Some-One/some-one.github.io") == "https://some-one.github.io/"
 
 
 def test_twice_is_once_and_an_empty_address_undoes_it(book: Path) -> None:

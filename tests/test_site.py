@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import scripts
 import yaml
 from bs4 import BeautifulSoup
 
@@ -85,7 +86,8 @@ def test_equations_need_no_network(site: Site, html: Path) -> None:
     for soup in with_math:
         scripts = [s["src"] for s in soup.find_all("script", src=re.compile("mathjax", re.IGNORECASE))]
         assert scripts, "a page with equations does not load MathJax"
-    assert (html / "_static" / "mathjax" / "tex-chtml.js").is_file()
+        parts = json.loads(re.search(r'"load": (\[[^]]*\])', str(soup.head))[1])
+        assert [part for part in parts if not (html / "_static" / "mathjax" / f"{part}.js").is_file()] == []
 
 
 def test_no_output_of_a_notebook_is_an_error(site: Site) -> None:
@@ -126,3 +128,72 @@ def test_long_names_in_tables_may_break(site: Site) -> None:
     assert names, "the tables have no long name"
     for name in names:
         assert name.find("wbr") or not re.search(r"\w[._/]\w", name.text), name
+
+
+def meta(soup: BeautifulSoup) -> dict[str, str]:
+    """What the head of a page says of it."""
+    return {tag.get("property") or tag["name"]: tag["content"] for tag in soup.select("meta[property], meta[name]")}
+
+
+def test_every_page_says_what_it_is(site: Site, html: Path) -> None:
+    others = {
+        html / name: BeautifulSoup((html / name).read_text(), "html.parser") for name in ("search.html", "404.html")
+    }
+    for page, soup in (site | others).items():
+        said = meta(soup)
+        assert 30 < len(said["description"]) <= 200, page.name
+        assert said["og:description"] == said["description"]
+        assert said["og:title"] in soup.title.text
+        assert (page.parent / said["og:image"]).resolve().is_file()
+        # Nobody told this build where the site will lie.
+        assert "og:url" not in said
+        assert not soup.find("link", rel="canonical")
+    descriptions = [meta(soup)["description"] for soup in site.values()]
+    assert len(set(descriptions)) > 0.9 * len(descriptions), "pages are described alike"
+
+
+def test_the_front_page_has_a_card(html: Path) -> None:
+    front = BeautifulSoup((html / "index.html").read_text(), "html.parser")
+    assert meta(front)["og:title"] == front.title.text == yaml.safe_load((ROOT / "_config.yml").read_text())["title"]
+    assert (html / meta(front)["og:image"]).is_file()
+
+
+def test_a_card_names_the_address_where_it_is_known() -> None:
+    card = scripts.load("book/_extensions/site_fixes.py").card
+    site = "https://some-one.github.io/book/"
+    said = meta(BeautifulSoup(card('A "title"', "a < b", f"{site}p.png", f"{site}page.html"), "html.parser"))
+    assert (said["og:title"], said["description"]) == ('A "title"', "a < b")
+    assert (said["og:image"], said["og:url"]) == (f"{site}p.png", f"{site}page.html")
+
+
+def test_an_address_without_a_page_leads_back(html: Path) -> None:
+    lost = BeautifulSoup((html / "404.html").read_text(), "html.parser")
+    assert lost.select_one(f'article a[href="{PAGES[0]}.html"]')
+    assert broken(html / "404.html", lost, {}, html, "a", "href") == []
+
+
+def test_hidden_tests_stay_hidden(site: Site, html: Path) -> None:
+    hidden = re.compile(r"### BEGIN HIDDEN TESTS\n(.*?)\n### END HIDDEN TESTS", re.DOTALL)
+    regions = 0
+    for page, soup in site.items():
+        source = (ROOT / page.relative_to(html)).with_suffix(".ipynb")
+        text = soup.find("article").get_text()
+        assert "HIDDEN TESTS" not in text, page.name
+        if source.parent.name == "source":
+            cells = ["".join(cell["source"]) for cell in json.loads(source.read_text())["cells"]]
+            for region in hidden.findall("\n".join(cells)):
+                regions += 1
+                assert region.splitlines()[-1] not in text, f"{page.name} shows a hidden test"
+    assert regions > 5
+
+
+def test_pages_load_no_more_than_they_use(site: Site, html: Path) -> None:
+    def loaded(soup: BeautifulSoup) -> set[str]:
+        return {Path(urlsplit(script["src"]).path).name for script in soup.find_all("script", src=True)}
+
+    search = {"searchtools.js", "language_data.js", "searchindex.js"}
+    assert search <= loaded(BeautifulSoup((html / "search.html").read_text(), "html.parser"))
+    for page, soup in site.items():
+        assert loaded(soup) & (search | {"fontawesome.js", "search.js"}) == set(), page.name
+        # Without that script, nobody else tells screen readers that an icon is no text.
+        assert [icon for icon in soup.select('[class*=" fa-"], [class^="fa-"]') if not icon.get("aria-hidden")] == []

@@ -1,7 +1,8 @@
 """Say where this book's repository lies, in every place that needs to know.
 
-The address stands in ``_config.yml``. From there it goes into the site's buttons and into the first code cell of every
-notebook, which fetches the library in Colab. Without an address there are no links and no buttons.
+The address stands in ``_config.yml``. From there it goes into the site's buttons, into the address that each page of
+the site gives as its own, and into the first code cell of every notebook, which fetches the library in Colab. Without
+an address there are no links and no buttons.
 
 Example:
     python tools/set_repository.py https://github.com/OWNER/NAME    # writes it, also for a fork
@@ -49,12 +50,27 @@ def cell_source(address: str) -> str:
     return CELL.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"').rstrip("\n")
 
 
+def site(address: str) -> str:
+    """Where GitHub Pages publishes the site of a repository; empty where there is no address.
+
+    Example:
+        >>> site("https://github.com/Owner/name"), site("https://github.com/owner/owner.github.io")
+        ('https://owner.github.io/name/', 'https://owner.github.io/')
+    """
+    if not address:
+        return ""
+    owner, name = address.split("/")[-2:]
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
+
+
 def config_lines(address: str) -> dict[str, str]:
     """Key to value, as YAML, of the lines of ``_config.yml`` that follow from an address."""
     return {
         "url": f'"{address}"',
         "colab_url": f'"{COLAB if address else ""}"',
         "use_repository_button": "true" if address else "false",
+        "baseurl": f'"{site(address)}"',
     }
 
 
