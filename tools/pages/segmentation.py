@@ -94,6 +94,18 @@ def overfit() -> str:
     )
 
 
+def four_photographs() -> str:
+    """What two networks mark of the book's four photographs, and beside their objects, at places named by hand."""
+    networks = {"this network": "four_photographs", "taught by true masks": "four_photographs_full_supervision"}
+    rows = {said: values(name)["rows"] for said, name in networks.items()}
+    columns = [f"{said}: {what}" for said in networks for what in ("of the object, its class", "beside it, any class")]
+    shown = [
+        [name.replace("_", " "), *(rows[said][name][place] for said in networks for place in ("object", "outside"))]
+        for name in rows["this network"]
+    ]
+    return markdown(["percent of the places", *columns], shown)
+
+
 def shipped_segmentation() -> str:
     """What the segmentation network that ships scores on photographs, beside its ceiling."""
     means = {row["title"]: row["mean"] for row in values("table_III_voc_efficientnet_lite0")["rows"]}
@@ -116,4 +128,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "network_ablation": network_ablation,
     "overfit": overfit,
     "shipped_segmentation": shipped_segmentation,
+    "four_photographs": four_photographs,
 }
