@@ -50,12 +50,14 @@ class Score:
         wrong: pixels of each of :data:`~dsna_lib.segmentation.mistakes.KINDS` in all of val, of the masks of ``iou``.
         annotation: mean IoU of the annotations it learned from, in percent; measured, never used. None without
             annotations, or without masks to hold them against.
+        learned_wrong: the share of all their pixels that is wrong in each of these ways; None likewise.
         how: where it comes from.
     """
 
     counts: dict[str, np.ndarray]
     wrong: np.ndarray
     annotation: float | None
+    learned_wrong: np.ndarray | None = None
     how: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,7 +68,7 @@ def train_and_score(method: Method, seed: int, experiment: Experiment, network: 
     counts = {column: count_masks(masks / kind, experiment.val) for column, kind in kinds.items()}
     wrong = count_wrong(masks / kinds["iou"], experiment.val)
     how = runs.model_provenance(trained.folder / "model.pth")
-    return Score(counts, wrong, _quality(pictures, experiment.train), how)
+    return Score(counts, wrong, *_quality(pictures, experiment.train), how)
 
 
 def kinds_of(inference: InferenceConfig) -> dict[str, str]:
@@ -120,15 +122,17 @@ def _with_truths(folder: Path, pictures: Pictures) -> Iterator[tuple[np.ndarray,
         yield read_mask(folder / f"{record.id}.png", truth.shape, pictures.num_classes), truth
 
 
-def _quality(learned: Pictures, train: Pictures) -> float | None:
-    """Mean IoU of what is learned from against the truth, where both are known."""
-    matrix = ConfusionMatrix(train.num_classes + 1)
+def _quality(learned: Pictures, train: Pictures) -> tuple[float | None, np.ndarray | None]:
+    """Mean IoU of what is learned from against the truth, and what is wrong in it, where both are known."""
+    matrix, wrong = ConfusionMatrix(train.num_classes + 1), np.zeros(len(mistakes.KINDS), int)
     for record, truth in zip(learned.records, train.records, strict=True):
         if record.mask is None or truth.mask is None:
-            return None
+            return None, None
         target = read_mask(truth.mask, num_classes=train.num_classes)
-        matrix.update(read_mask(record.mask, target.shape, train.num_classes), target)
-    return round(100 * matrix.mean_iou, 2)
+        found = read_mask(record.mask, target.shape, train.num_classes)
+        matrix.update(found, target)
+        wrong += mistakes.count_mistakes(found, target)
+    return round(100 * matrix.mean_iou, 2), wrong / matrix.counts.sum()
 
 
 def run_table_iii(
@@ -207,7 +211,12 @@ def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: in
         columns = over_seeds([_columns(*pair) for pair in zip(trainings, ceilings, strict=True)])
         printed = {} if method.paper is None else {"iou": method.paper}
         per_class = _per_class(trainings, ("background", *val.class_names))
-        details = {"per_class": per_class, "wrong": _wrong(trainings)}
+        details = {
+            "per_class": per_class,
+            "wrong": _wrong([each.wrong / each.counts["iou"].sum() for each in trainings]),
+        }
+        if learned := [score.learned_wrong for score in trainings if score.learned_wrong is not None]:
+            details["annotation_wrong"] = _wrong(learned)
         rows.append({"title": method.title, "paper": printed} | columns | details)
 
     def miou(counts: np.ndarray) -> float:
@@ -237,11 +246,10 @@ def _per_class(trainings: Sequence[Score], names: Sequence[str]) -> dict[str, fl
     return dict(zip(names, means, strict=True))
 
 
-def _wrong(trainings: Sequence[Score]) -> dict[str, float]:
+def _wrong(shares: Sequence[np.ndarray]) -> dict[str, float]:
     """Percent of the pixels that are wrong, of all kinds together and of each; means over seeds."""
-    shares = 100 * np.mean([score.wrong / score.counts["iou"].sum() for score in trainings], axis=0)  # (kinds,)
-    percent = np.array([shares.sum(), *shares]).round(2).tolist()
-    return dict(zip(("all", *mistakes.KINDS), percent, strict=True))
+    mean = 100 * np.mean(shares, axis=0)  # (kinds,)
+    return dict(zip(("all", *mistakes.KINDS), np.array([mean.sum(), *mean]).round(2).tolist(), strict=True))
 
 
 def _columns(score: Score, ceiling: Score | None) -> dict[str, float]:

@@ -234,7 +234,7 @@ def test_every_method_counts_every_pixel_of_val(made, title):
         np.testing.assert_array_equal(counts.sum(axis=2), truth)
         assert (counts[..., -1] == 0).all()  # a network leaves no pixel void
     assert 0 <= score.annotation <= 100
-    assert (score.annotation == 100) == (title == "full supervision")
+    assert (score.annotation == 100) == (title == "full supervision") == (score.learned_wrong.sum() == 0)
 
 
 @pytest.mark.parametrize("title", LEARNED_FROM)
@@ -676,6 +676,10 @@ def test_what_is_wrong_is_a_share_of_all_pixels():
     perfect = replace(SCORES[Unit(method, 0)], wrong=np.zeros(4, int))
     (row,) = summarize([method], {Unit(method, 0): perfect}, 1, VAL)["rows"]
     assert set(row["wrong"].values()) == {0.0}
+    assert "annotation_wrong" not in row
+    told = replace(perfect, learned_wrong=np.array([0.1, 0.0, 0.2, 0.05]))
+    (row,) = summarize([method], {Unit(method, 0): told}, 1, VAL)["rows"]
+    assert row["annotation_wrong"] == {"all": 35.0, "outline": 10.0, "missed": 0.0, "confused": 20.0, "invented": 5.0}
 
 
 def test_a_class_that_is_nowhere_has_no_iou():
