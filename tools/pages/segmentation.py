@@ -44,13 +44,16 @@ def curves(pictures: str) -> str:
 
 
 def wrong(pictures: str) -> str:
-    """What is wrong in each row's masks of val, counted by kind, in percent of all pixels."""
+    """What is wrong in each row's masks of val, and in its annotations, counted by kind, in percent of all pixels."""
     lines = []
     for network, content in by_network("III", pictures).items():
         for row in content["values"]["rows"]:
             if "wrong" in row:
-                lines.append([f"{network}: {row['title']}", *(row["wrong"][kind] for kind in ("all", *KINDS))])
-    head = ["network and row: percent of all pixels", "wrong", *KINDS]
+                masks = [row["wrong"][kind] for kind in ("all", *KINDS)]
+                learned = [row.get("annotation_wrong", {}).get(kind) for kind in ("missed", "invented")]
+                lines.append([f"{network}: {row['title']}", *masks, *learned])
+    of_annotations = ["annotations: missed", "annotations: invented"]
+    head = ["network and row: percent of all pixels", "wrong", *KINDS, *of_annotations]
     return markdown(head, lines, words=head[:1]) if lines else f"*{UNMEASURED}*\n"
 
 
