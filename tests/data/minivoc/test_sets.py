@@ -1,0 +1,93 @@
+"""Other pictures that methods learn from: other animals, single ones with labels of the web, and clips."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from dsna_lib.data import minivoc
+from dsna_lib.data.minivoc import scene
+from dsna_lib.data.minivoc.others import OTHER_NAMES, draw_other
+from dsna_lib.data.minivoc.sets import Clip, draw_clip, draw_others, draw_web
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Clip]:
+    return [draw_clip(1, index, 64, 3) for index in range(4)]
+
+
+def checksum(*arrays: np.ndarray) -> str:
+    return hashlib.sha256(b"".join(repr(a.shape).encode() + a.tobytes() for a in arrays)).hexdigest()[:16]
+
+
+def test_other_animals_are_no_classes_and_have_masks():
+    drawings = [draw_others(1, index, 64) for index in range(6)]
+    assert not set(OTHER_NAMES) & set(minivoc.CLASS_NAMES)
+    assert {drawing.classes[0] for drawing in drawings} == set(range(len(OTHER_NAMES)))
+    for drawing in drawings:
+        assert 1 <= len(drawing.classes) <= 3
+        assert set(np.unique(drawing.mask)) == {0, minivoc.VOID, *(label + 1 for label in drawing.labels)}
+        assert drawing.part.max() == 0
+    assert {len(draw_others(1, index, 64, 1).classes) for index in range(3)} == {1}
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_another_animal_has_the_size_that_it_is_asked_for(name):
+    covered = np.count_nonzero(draw_other(name, 3000, 5).canvas)
+    assert 0.7 * 3000 < covered < 1.4 * 3000
+
+
+def test_of_twenty_labels_of_the_web_four_are_wrong(monkeypatch):
+    """Of any twenty in a row that begin at a multiple."""
+    shown = []
+    monkeypatch.setattr(scene.Scene, "render", lambda self, dice: shown.append(self.classes[1:]) or EMPTY)
+    drawings = [draw_web(1, index, 48) for index in range(20, 40)]
+    wrong = [drawing.label != drawing.true for drawing in drawings]
+    assert sum(wrong) == 4
+    assert shown == [[drawing.true + 1] for drawing in drawings]
+    assert sorted(drawing.true for drawing in drawings) == sorted([*range(10)] * 2)
+    assert {drawing.label for drawing in drawings} <= set(range(10))
+
+
+EMPTY = minivoc.Drawing(*[np.zeros((4, 4), np.uint8)] * 3, (), np.zeros((4, 4), np.uint8), ())
+
+
+def test_a_picture_of_the_web_has_plain_ground():
+    """But for the grain of the paper and the light, every row of a margin without the animal has one color."""
+    drawing = draw_web(1, 2, 64)
+    edge = np.concatenate([drawing.image[:, 0], drawing.image[:, -1]]).astype(int)
+    assert np.median(np.ptp(edge, axis=0)) < 90
+    assert drawing.image.std() > 10
+
+
+def test_an_animal_moves_as_the_flow_says_over_still_ground(clips):
+    for clip in clips:
+        assert clip.frames.shape == (*clip.masks.shape, 3)
+        assert clip.flow.shape == (2, *clip.masks.shape[1:], 2)
+        seen = clip.masks > 0
+        places = [np.argwhere(shown).mean(axis=0)[::-1] for shown in seen]
+        for t in range(2):
+            moved = clip.flow[t][seen[t]]
+            assert (clip.flow[t][~seen[t]] == 0).all()
+            assert (moved == moved[0]).all()
+            assert np.abs(moved[0]).max() >= 64 / 224
+            np.testing.assert_allclose(places[t + 1] - places[t], moved[0], atol=0.25)
+        # The shadow falls two pixels down and one to the right at most.
+        near = np.logical_or.reduce([np.roll(seen, (y, x), (1, 2)) for y in range(-1, 4) for x in range(-1, 3)])
+        still = ~near.any(axis=0)
+        assert still.sum() > 500
+        assert (clip.frames[:, still] == clip.frames[:1, still]).all()
+        assert set(np.unique(clip.masks)) == {0, clip.label + 1, minivoc.VOID}
+
+
+def test_a_long_clip_stays_within_the_picture():
+    clip = draw_clip(1, 0, 48, 24)
+    shown = (clip.masks > 0).sum(axis=(1, 2))
+    assert shown.min() > 0.9 * shown.max()
+
+
+def test_same_pixels_on_every_machine(clips):
+    """Raise HELP_VERSION together with these."""
+    others = draw_others(0, 3_000_000, 64)
+    sums = [checksum(*others[:3]), checksum(draw_web(0, 4_000_000, 64).image), checksum(*clips[0][:3])]
+    assert sums == ["OTHERS_SUM", "WEB_SUM", "CLIP_SUM"]
