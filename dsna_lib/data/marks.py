@@ -96,20 +96,19 @@ def hints(kind: str, place: Path, pictures: Pictures) -> Hints[Any]:
     """
     images, names = {record.id: record.image for record in pictures.records}, pictures.class_names
 
-    def there(*patterns: str) -> dict[str, Path]:
-        named = {
-            i: next((f for f in (place / p.format(i) for p in patterns) if os.path.isfile(f)), None) for i in images
-        }
-        return {i: file for i, file in named.items() if file}
+    def there(folder: Path, *suffixes: str) -> dict[str, Path]:
+        files = ((i, folder / f"{i}{suffix}") for i in images for suffix in suffixes)
+        return {i: file for i, file in files if os.path.isfile(file)}
 
     if kind == "saliency":
-        files = there("saliency/{}.png", "saliency/{}.jpg")
+        files = there(place / "saliency", ".jpg", ".png")
         return Hints(files, partial(_map_of, files, images))
     if kind == "scribbles":
-        files = there("scribbles/{}.png", "scribbles/{}.xml")
+        files = there(place / "scribbles", ".xml", ".png")
         return Hints(files, partial(_scribble_of, files, images, names))
     if kind == "boxes" and not os.path.exists(place / "boxes.csv"):
-        files = {i: file for i, file in there("../Annotations/{}.xml").items() if b"<bndbox" in file.read_bytes()}
+        annotated = there(place.parent / "Annotations", ".xml")
+        files = {i: file for i, file in annotated.items() if b"<bndbox" in file.read_bytes()}
         return Hints(files, partial(_annotated_boxes, files, images, names))
     table, columns, read = place / f"{kind}.csv", _POINT if kind == "points" else _BOX, _READERS[kind]
     rows = _table(table, columns, images)

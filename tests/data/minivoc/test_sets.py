@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsna_lib.data import minivoc
-from dsna_lib.data.minivoc import scene
+from dsna_lib.data.minivoc import scene, sets
 from dsna_lib.data.minivoc.others import OTHER_NAMES, draw_other
 from dsna_lib.data.minivoc.sets import Clip, draw_clip, draw_others, draw_web
 
@@ -52,12 +52,13 @@ def test_of_twenty_labels_of_the_web_four_are_wrong(monkeypatch):
 EMPTY = minivoc.Drawing(*[np.zeros((4, 4), np.uint8)] * 3, (), np.zeros((4, 4), np.uint8), ())
 
 
-def test_a_picture_of_the_web_has_plain_ground():
-    """But for the grain of the paper and the light, every row of a margin without the animal has one color."""
-    drawing = draw_web(1, 2, 64)
-    edge = np.concatenate([drawing.image[:, 0], drawing.image[:, -1]]).astype(int)
-    assert np.median(np.ptp(edge, axis=0)) < 90
-    assert drawing.image.std() > 10
+def test_a_picture_of_the_web_has_plain_ground(monkeypatch):
+    """But for the grain of the paper and the light, which take less than 40 of 255."""
+    shown = draw_web(1, 2, 64).image.astype(int)
+    monkeypatch.setattr(sets, "populate", lambda *_, **__: None)
+    ground = draw_web(1, 2, 64).image.astype(int)
+    assert np.abs(ground - np.median(ground, axis=(0, 1))).max() < 40
+    assert np.abs(shown - ground).max() > 100
 
 
 def test_an_animal_moves_as_the_flow_says_over_still_ground(clips):
@@ -65,13 +66,15 @@ def test_an_animal_moves_as_the_flow_says_over_still_ground(clips):
         assert clip.frames.shape == (*clip.masks.shape, 3)
         assert clip.flow.shape == (2, *clip.masks.shape[1:], 2)
         seen = clip.masks > 0
-        places = [np.argwhere(shown).mean(axis=0)[::-1] for shown in seen]
+        covered = (clip.masks == clip.label + 1) + (clip.masks == minivoc.VOID) / 2
+        grid = np.stack(np.indices(seen.shape[1:])[::-1], axis=-1)  # x and y of each pixel
+        places = (covered[..., None] * grid).sum(axis=(1, 2)) / covered.sum(axis=(1, 2))[:, None]
         for t in range(2):
             moved = clip.flow[t][seen[t]]
             assert (clip.flow[t][~seen[t]] == 0).all()
             assert (moved == moved[0]).all()
             assert np.abs(moved[0]).max() >= 64 / 224
-            np.testing.assert_allclose(places[t + 1] - places[t], moved[0], atol=0.25)
+            np.testing.assert_allclose(places[t + 1] - places[t], moved[0], atol=0.2)
         # The shadow falls two pixels down and one to the right at most.
         near = np.logical_or.reduce([np.roll(seen, (y, x), (1, 2)) for y in range(-1, 4) for x in range(-1, 3)])
         still = ~near.any(axis=0)
@@ -90,4 +93,4 @@ def test_same_pixels_on_every_machine(clips):
     """Raise HELP_VERSION together with these."""
     others = draw_others(0, 3_000_000, 64)
     sums = [checksum(*others[:3]), checksum(draw_web(0, 4_000_000, 64).image), checksum(*clips[0][:3])]
-    assert sums == ["OTHERS_SUM", "WEB_SUM", "CLIP_SUM"]
+    assert sums == ["ee04ed6fef0a570d", "a09b04dd078a697d", "f038a61a0f81cf25"]
