@@ -17,7 +17,7 @@ folder with a ``labels.csv``. Without a ``boxes.csv``, boxes come from VOC's ``A
 
 Pixels are counted from 0 at the upper left; ``right`` and ``bottom`` are the first column and row beyond a box. No mask
 of the data set's own pictures can be reached through any of this. The drawn set's files are made by
-:func:`dsna_lib.data.minivoc.make_help`, whose card says that they are simulated.
+:func:`~dsna_lib.data.minivoc.help_files.make_help`, whose card says that they are simulated.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def help_folder(pictures: Pictures) -> Path | None:
 
 
 def load_help(kind: str, pictures: Pictures) -> Hints[Any] | Pictures | None:
-    """What is told of a kind: :class:`Hints` about the pictures, or a set of others.
+    """What is told of a kind: :class:`~dsna_lib.data.marks.Hints` about the pictures, or a set of others.
 
     Args:
         kind: one of :data:`PLACES` and :data:`SETS`.

@@ -52,8 +52,9 @@ class Box(NamedTuple):
 class Hints(Mapping[str, T], Generic[T]):
     """What is told about pictures: their ids to points, boxes, a scribble or a saliency map, read when asked for.
 
-    A file or row that cannot be used is found when its picture's turn comes: a :class:`DataError` or
-    :class:`PictureError` names it, and other pictures are none the worse.
+    A file or row that cannot be used is found when its picture's turn comes: a
+    :class:`~dsna_lib.data.pictures.DataError` or :class:`~dsna_lib.data.pictures.PictureError` names it, and other
+    pictures are none the worse.
 
     Args:
         files: the file of each picture about which something is told.

@@ -117,4 +117,4 @@ def _body(pen: Pen, dice: Dice, name: str, coat: Color) -> None:
     _BODIES[name](pen, dice, coat)
 
 
-draw_other = partial(draw_animal, look=Look(_body, 16, _COATS))  #: :func:`draw_animal` for :data:`OTHER_NAMES`
+draw_other = partial(draw_animal, look=Look(_body, 16, _COATS))

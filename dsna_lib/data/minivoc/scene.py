@@ -13,7 +13,7 @@ from dsna_lib.data.minivoc.canvas import Color, Dice, Pen, Sheet, curve, frill, 
 
 VOID = 255
 
-FINE = 4  #: canvas pixels along each side of a picture pixel
+FINE = 4  # canvas pixels along each side of a picture pixel
 _FEWEST = 150  # pixels of an animal; felt only in pictures below 224, where 1 % would be a blot
 
 # Backgrounds, from far to near, and two accents.
