@@ -133,8 +133,8 @@ def _table(path: Path, columns: Sequence[str], known: Mapping[str, Path]) -> _Ro
     rows: dict[str, list[tuple[str, dict[str, str]]]] = {}
     try:
         for cells in reader:
-            if cells["id"] in known:
-                rows.setdefault(cells["id"], []).append((f"{path}, row {reader.line_num}", cells))
+            if (i := cells["id"].strip()) in known:
+                rows.setdefault(i, []).append((f"{path}, row {reader.line_num}", cells))
     except csv.Error as error:
         raise DataError(f"{path}: row {reader.line_num} cannot be read ({error})") from error
     return rows

@@ -30,7 +30,7 @@ def place(tmp_path, pictures):
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_points(pictures, place, mark):
     """Those of pictures that are not asked about are left alone."""
-    rows = ["id,x,y,class", "a,0,11, dog", "b,3,4,cow", "a,15,0,cat", "", "gone,99,99,yeti"]
+    rows = ["id,x,y,class", "a,0,11, dog", "b ,3,4,cow", "a,15,0,cat", "", "gone,99,99,yeti"]
     written(place / "points.csv", "\n".join(rows).replace(",", mark))
     points = load_help("points", pictures)
     assert dict(points) == {"a": (Point(0, 11, 1), Point(15, 0, 0)), "b": (Point(3, 4, 2),)}

@@ -77,14 +77,22 @@ def _box(region: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _scribble(dice: Dice, region: np.ndarray) -> np.ndarray:
-    """The longest of some random strokes that stay inside a region; a dot at its deepest where none does."""
+    """The longest of some random strokes that stay inside a region; a dot at its deepest where none does.
+
+    Their spots lie anywhere at first, and then ever nearer to one another: long ones rarely fit into a narrow region.
+    """
     depth = depths(region)
     row, column = divmod(int(depth.argmax()), depth.shape[1])
     best = np.zeros_like(region)
     best[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = True
     best &= region
-    for _ in range(_TRIES):
-        spots = [_any_of(dice, depth * 4 > depth.max()) for _ in range(3)]
+    deep = depth * 4 > depth.max()
+    for tries_left in range(_TRIES, 0, -1):
+        reach = max(region.shape) * tries_left // _TRIES
+        x, y = _any_of(dice, deep)
+        near = np.zeros_like(region)
+        near[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1] = True
+        spots = [(x, y), *(_any_of(dice, deep & near) for _ in range(2))]
         across = max(range(2), key=lambda axis: np.ptp([spot[axis] for spot in spots]))
         spots.sort(key=lambda spot: spot[across])
         sheet = Sheet(*region.shape)
