@@ -1,6 +1,6 @@
 """What methods may be told beside image labels, on disk: a folder ``help`` in the data set's own, made whole or not.
 
-It is apart from the data set, because drawing it takes as long again and few need it. What lies where and what the
+It is apart from the data set, because drawing it takes twice as long and few need it. What lies where and what the
 files hold is said in :mod:`dsna_lib.data.help`, which reads them, as it reads those of anybody else.
 """
 
