@@ -15,7 +15,7 @@ from dsna_lib.cli.options import Commands, Group, add, add_commands, at_least, w
 from dsna_lib.config.annotation import AnnotationConfig, VoidPolicy
 from dsna_lib.config.attention import ModelConfig
 from dsna_lib.config.crf import Backend
-from dsna_lib.config.drawn import DrawnConfig
+from dsna_lib.config.drawn import DrawnConfig, HelpConfig
 from dsna_lib.config.photos import MAX_SIDE, SEGMENTED_SIDE, SHIPPED_SCALES, SHOWN
 from dsna_lib.config.recipe import DataConfig, MapConfig, Source
 from dsna_lib.config.segmentation import SCALES, InferenceConfig, SegmentationConfig
@@ -166,6 +166,10 @@ def make(parser: ArgumentParser) -> None:
     """Draw the embedded data set."""
     _out(parser, "minivoc", "where to")
     add(parser, DrawnConfig)
+    group = parser.add_argument_group("beyond image labels")
+    text = "also draw what methods may be told beside labels: points, scribbles, boxes, and sets of other pictures"
+    group.add_argument("--with-help", action="store_true", help=f"{text} (of itself with one of the following)")
+    add(group, HelpConfig)
 
 
 def check(parser: ArgumentParser) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from tqdm import tqdm
 
 from dsna_lib.cli.options import given
-from dsna_lib.config.drawn import DrawnConfig
+from dsna_lib.config.drawn import DrawnConfig, HelpConfig
 from dsna_lib.config.split import SplitConfig
-from dsna_lib.data import PictureError, Record, exports, folder, minivoc, read_image, read_mask, voc
+from dsna_lib.data import PictureError, Pictures, Record, exports, folder, minivoc, read_image, read_mask, voc
 from dsna_lib.data import download as downloads
+from dsna_lib.data import help as helps
 from dsna_lib.engine.errors import first_few
 
 
@@ -22,7 +23,15 @@ def make(args: argparse.Namespace) -> dict[str, Any]:
     config = DrawnConfig(**given(args, DrawnConfig))
     made = minivoc.make(args.out, **asdict(config))
     print(f"{made}: {config.train} training and {config.val} validation pictures")
-    return {"done": config.train + config.val, "folder": made, **asdict(config)}
+    result = {"done": config.train + config.val, "folder": made, **asdict(config)}
+    asked = given(args, HelpConfig)
+    if args.with_help or asked:
+        told = HelpConfig(**asked)
+        place = minivoc.make_help(made, config.workers, **asdict(told))
+        print(f"{place}: points, scribbles and boxes of all pictures, {told.web} pictures of one animal from the web,")
+        print(f"  {told.videos} clips, and {told.saliency} and {told.other_masks} pictures of other animals with masks")
+        result |= {"help": place, **asdict(told)}
+    return result
 
 
 def check(args: argparse.Namespace) -> dict[str, Any]:
@@ -40,33 +49,43 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
             if lacking:
                 share = f"{lacking} of {counts['listed']} {what}"
                 failed[f"{split}/{what}"] = f"{share} are missing or damaged; --decode names them"
+    pictures, bad = _pictures(args, list(splits))
     if args.decode:
-        failed |= _bad_files(args, list(splits))
+        failed |= _bad_files(pictures, bad)
+    counts, bad = helps.check_help(pictures, args.decode)
+    for kind, count in counts.items():
+        print(f"{kind:<12}{count} pictures ({helps.origin(pictures)})")
+    failed |= bad | (minivoc.changed_help(voc.find_root(args.root)) if args.decode else {})
     result: dict[str, Any] = {
         "done": sum(counts["pictures"] for counts in splits.values()),
         "splits": splits,
         "failed": failed,
-    }
+    } | ({"help": counts} if counts else {})
     if source := downloads.train_aug_source(args.root):
         result["warnings"] = [f"train_aug is not complete; it can be made of {source}: add --write-train-aug"]
     return result
 
 
-def _bad_files(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, str]:
-    """Open every picture and mask of the splits; what cannot be used, and why."""
+def _pictures(args: argparse.Namespace, splits: Sequence[str]) -> tuple[Pictures, dict[str, str]]:
+    """The pictures of all splits, and what is wrong with the labels of some."""
     records: dict[str, Record] = {}
     bad: dict[str, str] = {}
     for split in splits:
         pictures = voc.load(args.root, split, failed=bad)
         records |= {record.id: record for record in pictures.records}
-    for record in tqdm(records.values(), leave=False, disable=None, unit="picture"):
+    return pictures.with_records(list(records.values())), bad
+
+
+def _bad_files(pictures: Pictures, bad: dict[str, str]) -> dict[str, str]:
+    """Open every picture and mask; what cannot be used, and why."""
+    for record in tqdm(pictures.records, leave=False, disable=None, unit="picture"):
         try:
             size = read_image(record.image).shape[:2]
             for mask in filter(None, (record.mask, record.part)):
                 read_mask(mask, size, pictures.num_classes)
         except PictureError as error:
             bad[record.id] = "; ".join(filter(None, (bad.get(record.id), str(error))))
-    print(f"opened {len(records)} pictures and their masks: {len(bad)} problems")
+    print(f"opened {len(pictures)} pictures and their masks: {len(bad)} problems")
     return bad
 
 

@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict, cast
+
+import numpy as np
 
 from dsna_lib import attention, checkpoints
 from dsna_lib.annotate import annotate_split
@@ -26,6 +28,8 @@ from dsna_lib.config.attention import HeadConfig, ModelConfig
 from dsna_lib.config.recipe import MapConfig, Recipe
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.crf import refine_split
+from dsna_lib.data.help import SETS, help_folder, load_help
+from dsna_lib.data.marks import Box, Hints, Point
 from dsna_lib.data.pictures import Pictures, without_masks
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
@@ -36,6 +40,19 @@ from dsna_lib.training import train_once
 
 Help = Literal["labels", "points", "scribbles", "boxes", "saliency", "web", "videos", "other_masks", "masks"]
 LABELS: frozenset[Help] = frozenset({"labels"})
+
+
+class Told(TypedDict, total=False):
+    """What a method is told beside image labels, by kind; see :mod:`dsna_lib.data.help`."""
+
+    points: Hints[tuple[Point, ...]]
+    scribbles: Hints[np.ndarray]
+    boxes: Hints[tuple[Box, ...]]
+    saliency: Hints[np.ndarray] | Pictures
+    web: Pictures
+    videos: Pictures
+    other_masks: Pictures
+    masks: Pictures
 
 
 class MethodError(DsnaError, ValueError):
@@ -53,7 +70,8 @@ class Stage:
         training: its schedule, with the seed.
         maps: how maps are made.
         annotation: how they become annotations.
-        help: what the method needs beside image labels: kind to the same pictures with it.
+        help: what the method needs beside image labels. Of `pictures` by their ids: points, scribbles, boxes and gray
+            saliency maps; the same pictures with their masks; and sets of other pictures.
         finished: the file of an attention model that need not be trained any more; None: all are trained.
     """
 
@@ -63,7 +81,7 @@ class Stage:
     training: TrainingConfig
     maps: MapConfig
     annotation: AnnotationConfig
-    help: Mapping[Help, Pictures]
+    help: Told
     finished: Path | None = None
 
     def train(self, head: HeadConfig | None = None) -> tuple[AttentionModel, Path]:
@@ -242,19 +260,33 @@ def prepare(method: Method, recipe: Recipe, mining: Pictures, pictures: Pictures
     """The stage of a method: what the recipe says, pictures without masks, and the help that the method needs.
 
     Raises:
-        MethodError: the pictures lack what the method needs.
+        MethodError: the data set lacks what the method needs.
+        DataError: what it has of that kind cannot be used as a whole.
     """
-    known: dict[Help, Pictures] = {}
-    for kind in sorted(method.needs - LABELS):
-        lacking = [record.id for record in pictures.records if kind != "masks" or record.mask is None]
-        if lacking:
-            which = f"{len(lacking)} of {len(pictures)} pictures of the data set do not have: {first_few(lacking)}"
-            raise MethodError(f"{method.title} needs {kind.replace('_', ' ')}, which {which}")
-        known[kind] = pictures
+    known = {kind: _told(method, kind, pictures) for kind in sorted(method.needs - LABELS)}
     model, training = replace(recipe.attention, class_names=mining.class_names), replace(recipe.training, seed=seed)
     bare = without_masks(mining), without_masks(pictures)
     finished = None if recipe.finished is None else checkpoints.find(recipe.finished)
-    return Stage(*bare, model, training, recipe.maps, recipe.annotation, known, finished)
+    return Stage(*bare, model, training, recipe.maps, recipe.annotation, cast(Told, known), finished)
+
+
+def _told(method: Method, kind: Help, pictures: Pictures) -> Hints[Any] | Pictures:
+    """What is told of a kind. All pictures with a label must have it, unless it is a set of others."""
+    known = pictures if kind == "masks" else load_help(kind, without_masks(pictures))
+    needs = f"{method.title} needs {kind.replace('_', ' ')}, which"
+    if known is None and kind in SETS and (place := help_folder(pictures)):
+        hint = "`dsna data make --with-help` draws it" if (place.parent / "minivoc.json").is_file() else "put it there"
+        raise MethodError(f"{needs} the data set does not have in {place / kind}", hint)
+    if kind == "masks":
+        lacking = [record.id for record in pictures.records if record.mask is None]
+    elif isinstance(known, Pictures):
+        lacking = []
+    else:
+        lacking = [record.id for record in pictures.records if record.labels and record.id not in (known or ())]
+    if lacking or known is None:
+        which = f"{len(lacking)} of {len(pictures)} pictures of the data set do not have: {first_few(lacking)}"
+        raise MethodError(f"{needs} {which}")
+    return known
 
 
 def lessons(method: Method, stage: Stage) -> tuple[Pictures, Loss | None]:

@@ -24,6 +24,30 @@ def test_data_make_and_check(run, tmp_path):
     assert "mini holds the data set" in err
 
 
+def test_data_make_with_help_and_check(run):
+    few = ("--saliency", 1, "--web", 2, "--videos", 1, "--frames", 2, "--other-masks", 1)
+    make = ("data", "make", "--out", "mini", "--train", 2, "--val", 0, "--size", 48)
+    code, out, err = run(*make, "--json", *few)
+    assert code == 0
+    told = json.loads(out)
+    assert told["help"].endswith("mini/help")
+    assert told["web"] == 2
+    assert "2 pictures of one animal from the web" in err
+    code, out, err = run("data", "check", "mini", "--decode")
+    assert code == 0
+    assert "points      2 pictures (simulated: " in out
+    assert "videos      2 pictures (simulated: " in out
+    table = Path("mini/help/points.csv")
+    table.write_text(table.read_text().replace("train_00001", "train_00000"))
+    code, out, err = run("data", "check", "mini", "--decode", "--json")
+    assert code == 1
+    assert json.loads(out)["help"]["points"] == 1
+    assert "mini/help/points: its files are not those that were drawn" in json.loads(out)["failed"]["points"]
+    code, _, err = run(*make, "--with-help")
+    assert code == 3
+    assert "holds other help than was asked for" in err
+
+
 def test_data_check_names_bad_files(run, root):
     (root / "JPEGImages/one.jpg").unlink()
     broken = (root / "JPEGImages/two.jpg").read_bytes()

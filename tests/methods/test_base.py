@@ -22,6 +22,7 @@ from dsna_lib.backbones import CheckpointError
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.config.attention import HeadConfig
 from dsna_lib.config.recipe import MapConfig, Recipe
+from dsna_lib.data import minivoc
 from dsna_lib.data.pictures import Pictures, read_image, read_mask, without_masks, write_mask
 from dsna_lib.engine import runs
 from dsna_lib.engine.errors import RunError
@@ -124,13 +125,67 @@ def test_masks_are_handed_to_those_alone_who_say_that_they_need_them(data):
     assert [record.mask for record in masks.records] == [record.mask for record in data.records]
 
 
-@pytest.mark.parametrize("need", ["points", "scribbles", "boxes", "saliency", "web", "videos", "other_masks"])
+NEEDS = ("points", "scribbles", "boxes", "saliency", "web", "videos", "other_masks")
+
+
+@pytest.mark.parametrize("need", NEEDS)
 def test_help_that_the_data_set_lacks_is_named(data, need):
     words = need.replace("_", " ")
     with pytest.raises(
         MethodError, match=f"^told needs {words}, which 8 of 8 pictures of the data set do not have: p00, "
     ):
         prepare(Told(LABELS | {need}), RECIPE, data, data, 0)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Pictures:
+    root = minivoc.make(tmp_path_factory.mktemp("drawn") / "set", train=2, val=0, size=48)
+    minivoc.make_help(root, saliency=1, web=1, videos=1, frames=2, other_masks=1)
+    return minivoc.load("train", root)
+
+
+def test_help_is_handed_over_without_the_pictures_masks(drawn):
+    stage = prepare(Told(LABELS | {*NEEDS}), RECIPE, drawn, drawn, 0)
+    assert set(stage.help) == {*NEEDS}
+    first = drawn.records[0]
+    assert [point.label for point in stage.help["points"][first.id]] == [
+        box.label for box in stage.help["boxes"][first.id]
+    ]
+    assert {*np.unique(stage.help["scribbles"][first.id])} == {0, 255, *(label + 1 for label in first.labels)}
+    assert stage.help["web"].class_names == stage.help["videos"].class_names == drawn.class_names
+    own = {record.mask for record in drawn.records} | {record.part for record in drawn.records}
+    for kind in ("saliency", "web", "videos", "other_masks"):
+        assert not own & {record.mask for record in stage.help[kind].records if record.mask}
+    assert all(record.mask is None for kind in ("web", "videos") for record in stage.help[kind].records)
+    assert not any(str(path) in repr(vars(stage.help[kind])) for kind in NEEDS[:3] for path in own)
+
+
+def test_a_missing_set_of_a_known_layout_is_named_with_its_place(tmp_path):
+    root = minivoc.make(tmp_path / "set", train=1, val=0, size=48)
+    pictures = minivoc.load("train", root)
+    said = f"told needs web, which the data set does not have in {root}/help/web; "
+    with pytest.raises(MethodError) as refused:
+        prepare(Told(LABELS | {"web"}), RECIPE, pictures, pictures, 0)
+    assert str(refused.value) == said + "`dsna data make --with-help` draws it"
+    (root / "minivoc.json").unlink()
+    with pytest.raises(MethodError) as refused:
+        prepare(Told(LABELS | {"web"}), RECIPE, pictures, pictures, 0)
+    assert str(refused.value) == said + "put it there"
+
+
+def test_pictures_about_which_nothing_is_told_are_named(drawn, tmp_path):
+    """Those that show nothing need nothing."""
+    root = minivoc.make(tmp_path / "set", train=3, val=0, size=48)
+    pictures = minivoc.load("train", root)
+    first, second, third = pictures.records
+    (root / "help").mkdir()
+    (root / "help/points.csv").write_text(f"id,x,y,class\ntrain_00000,1,1,{drawn.class_names[0]}\n")
+    with pytest.raises(
+        MethodError, match="told needs points, which 2 of 3 pictures .* have: train_00001, train_00002$"
+    ):
+        prepare(Told(LABELS | {"points"}), RECIPE, pictures, pictures, 0)
+    empty = pictures.with_records([first, *(replace(record, labels=()) for record in (second, third))])
+    assert list(prepare(Told(LABELS | {"points"}), RECIPE, empty, empty, 0).help["points"]) == ["train_00000"]
 
 
 def test_masks_that_are_missing_are_named(data):

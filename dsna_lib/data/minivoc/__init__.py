@@ -43,6 +43,20 @@ Example:
 from dsna_lib.data.minivoc.animals import CLASS_NAMES, FAMILIES
 from dsna_lib.data.minivoc.canvas import VERSION
 from dsna_lib.data.minivoc.files import SPLITS, cache_folder, load, make
+from dsna_lib.data.minivoc.help_files import changed_help, make_help
 from dsna_lib.data.minivoc.scene import VOID, Drawing, draw
 
-__all__ = ["CLASS_NAMES", "FAMILIES", "SPLITS", "VERSION", "VOID", "Drawing", "cache_folder", "draw", "load", "make"]
+__all__ = [
+    "CLASS_NAMES",
+    "FAMILIES",
+    "SPLITS",
+    "VERSION",
+    "VOID",
+    "Drawing",
+    "cache_folder",
+    "changed_help",
+    "draw",
+    "load",
+    "make",
+    "make_help",
+]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +31,8 @@ _TEXTURES = ("fur", "spots", "stripes", "scales")
 _USUAL = 0.7
 
 
-def _eye(pen: Pen, x: float, y: float, radius: float) -> None:
+def draw_eye(pen: Pen, x: float, y: float, radius: float) -> None:
+    """An eye that looks ahead."""
     pen.fill(oval(x, y, radius, radius * 1.15), INK)
     pen.fill(oval(x + radius * 0.3, y - radius * 0.4, radius * 0.38, radius * 0.38), WHITE)
 
@@ -82,7 +85,7 @@ def _mammal(pen: Pen, dice: Dice, name: str, coat: Color) -> None:
         pen.fill(oval(head[0] + 0.28, head[1] + 0.14, 0.24, 0.19), light)
         pen.fill(oval(head[0] + 0.45, head[1] + 0.06, 0.075, 0.06), INK)
     pen.fill(oval(head[0] - 0.02, head[1] + 0.16, 0.08, 0.06), tone((222, 120, 110), 112))
-    _eye(pen, head[0] + 0.1, head[1] - 0.08, 0.065)
+    draw_eye(pen, head[0] + 0.1, head[1] - 0.08, 0.065)
     _MAMMAL_PARTS[name](pen, dice, coat, head, behind=False)
 
 
@@ -167,7 +170,7 @@ def _bird(pen: Pen, dice: Dice, name: str, coat: Color) -> None:
         pen.fill(np.array(beak), (230, 168, 74))
         wattle = curve([(0.36, 0.1), (0.5, 0.22), (0.46, 0.46), (0.34, 0.4), (0.3, 0.2)]) + head
         pen.fill(wattle, (204, 62, 56), part=True)
-    _eye(pen, head[0] + 0.16, head[1] - 0.08, 0.07)
+    draw_eye(pen, head[0] + 0.16, head[1] - 0.08, 0.07)
 
 
 def _great_beak(pen: Pen, dice: Dice, head: tuple[float, float]) -> None:
@@ -224,7 +227,7 @@ def _fish(pen: Pen, dice: Dice, name: str, coat: Color) -> None:
             pen.fill(np.array([(x - 0.05, 0.13), (x + 0.05, 0.12), (x, 0.24)]), WHITE, part=True)
     else:
         pen.fill(stroke([(0.98, 0.14), (0.84, 0.22), (0.7, 0.2)], 0.04, 0.02), tone(coat, 50))
-    _eye(pen, 0.66, -0.14, 0.08)
+    draw_eye(pen, 0.66, -0.14, 0.08)
     if name == "anglerfish":
         _lantern(pen, dice)
 
@@ -244,28 +247,46 @@ def _lantern(pen: Pen, dice: Dice) -> None:
         pen.fill(oval(x, y, radius, radius), color, part=True)
 
 
-_BODIES = {"mammals": (_mammal, 14), "birds": (_bird, 12), "fish": (_fish, 26)}  # and how far each may lean, in degrees
+class Look(NamedTuple):
+    """How animals of a family are drawn."""
+
+    body: Callable[[Pen, Dice, str, Color], None]  #: draws the one of a name, in a color
+    lean: float  #: how far it may lean, in degrees
+    coats: tuple[Color, ...]  #: the colors that it may have
 
 
-def _drawn(name: str, scale: float, *key: int) -> Sheet:
+_LOOKS = {
+    family: Look(body, lean, _COATS[family])
+    for family, body, lean in (("mammals", _mammal, 14), ("birds", _bird, 12), ("fish", _fish, 26))
+}
+
+
+def _drawn(name: str, scale: float, *key: int, look: Look | None = None) -> Sheet:
     """An animal on a sheet of its own, ``scale`` canvas pixels to its unit."""
-    family = FAMILY_OF[name]
-    draw_body, lean = _BODIES[family]
+    look = look or _LOOKS[FAMILY_OF[name]]
     dice, sheet = Dice(*key), Sheet(int(scale * 5), int(scale * 5))
-    pen = Pen(sheet, scale, scale * 2.5, scale * 2.5, dice.between(-lean, lean), dice.unit() < 0.5)
-    draw_body(pen, dice, name, dice.varied(dice.pick(_COATS[family])))
+    lean = dice.between(-look.lean, look.lean)
+    pen = Pen(sheet, scale, scale * 2.5, scale * 2.5, lean, dice.unit() < 0.5)
+    look.body(pen, dice, name, dice.varied(dice.pick(look.coats)))
     return sheet
 
 
 @cache
-def _coverage(name: str) -> float:
+def _coverage(name: str, look: Look | None) -> float:
     """The area of an animal in square units, measured on one drawing."""
-    return np.count_nonzero(_drawn(name, 32.0, 0).canvas) / 32**2
+    return np.count_nonzero(_drawn(name, 32.0, 0, look=look).canvas) / 32**2
 
 
-def draw_animal(name: str, area: int, *key: int) -> Sheet:
-    """An animal that covers about ``area`` canvas pixels, on a sheet trimmed to it."""
-    sheet = _drawn(name, round(math.sqrt(area / _coverage(name)) * 64) / 64, *key)
+def draw_animal(name: str, area: int, *key: int, look: Look | None = None) -> Sheet:
+    """An animal that covers about ``area`` canvas pixels, on a sheet trimmed to it.
+
+    Args:
+        name: a class of the data set, or whatever ``look`` can draw.
+        area: how much it covers.
+        key: of its dice.
+        look: by default that of the class's family.
+    """
+    sheet = _drawn(name, round(math.sqrt(area / _coverage(name, look)) * 64) / 64, *key, look=look)
     rows, columns = (np.flatnonzero(sheet.canvas.any(axis=axis)) for axis in (1, 0))
     sheet.canvas = sheet.canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return sheet

@@ -67,8 +67,7 @@ def make(root: Path | str, **options: int) -> Path:
 
 def _make(root: Path, config: DrawnConfig, wanted: dict[str, int]) -> None:
     """Draw all pictures beside ``root``, then move them there in one step."""
-    numbers = {"train": range(config.train), "val": range(_VAL_START, _VAL_START + config.val)}
-    ids = {f"{split}_{k:05d}": index for split in SPLITS for k, index in enumerate(numbers[split])}
+    ids = indices_of(config.train, config.val)
     folder = root.absolute().with_name(f".{root.absolute().name}.drawing")
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed program
     try:
@@ -85,6 +84,12 @@ def _make(root: Path, config: DrawnConfig, wanted: dict[str, int]) -> None:
         move_folder(folder, root)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def indices_of(train: int, val: int) -> dict[str, int]:
+    """The ids of so many pictures of the two splits, each with the number that it is drawn by."""
+    numbers = {"train": range(train), "val": range(_VAL_START, _VAL_START + val)}
+    return {f"{split}_{k:05d}": index for split in SPLITS for k, index in enumerate(numbers[split])}
 
 
 def _write(folder: Path, seed: int, size: int, ids: list[tuple[str, int]], places: range) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from dsna_lib.data.minivoc.canvas import Color, Dice, Pen, Sheet, curve, frill, 
 
 VOID = 255
 
-_FINE = 4  # canvas pixels along each side of a picture pixel
+FINE = 4  # canvas pixels along each side of a picture pixel
 _FEWEST = 150  # pixels of an animal; felt only in pictures below 224, where 1 % would be a blot
 
 # Backgrounds, from far to near, and two accents.
@@ -36,6 +36,8 @@ class Drawing(NamedTuple):
     mask: np.ndarray
     part: np.ndarray  #: ``(H, W)`` uint8; the class index where most of a pixel is a telling part, else 0
     labels: tuple[int, ...]  #: sorted 0-based classes, without background, that ``mask`` shows
+    objects: np.ndarray  #: ``(H, W)`` uint8; 0 background, 1, 2, ... the object that a pixel shows, 255 where it mixes
+    classes: tuple[int, ...]  #: the 0-based class of each object
 
 
 def _motif(pen: Pen, dice: Dice, kind: str, color: Color) -> None:
@@ -62,7 +64,7 @@ def _motif(pen: Pen, dice: Dice, kind: str, color: Color) -> None:
             pen.fill(oval(x, y, radius * 1.2, radius * 0.8), tone(color, 114))
 
 
-def _background(dice: Dice, height: int, width: int) -> Sheet:
+def background(dice: Dice, height: int, width: int) -> Sheet:
     """Rolling bands and a clutter of leaves, stones, grass and such; it knows nothing of the animals."""
     sheet = Sheet(height, width)
     colors = [dice.varied(color, 8) for color in dice.pick(_SCENES)]
@@ -82,7 +84,7 @@ def _background(dice: Dice, height: int, width: int) -> Sheet:
     return sheet
 
 
-class _Scene:
+class Scene:
     """A background and the animals put on it, on one canvas of paint numbers with the light that falls on it."""
 
     def __init__(self, background: Sheet) -> None:
@@ -118,7 +120,7 @@ class _Scene:
 
     def _shine(self, shape: np.ndarray, rows: slice, columns: slice) -> None:
         """Light from above on an animal, and its paper-cut shadow on what lies behind."""
-        for down, right in ((2 * _FINE, _FINE), (_FINE, _FINE // 2)):
+        for down, right in ((2 * FINE, FINE), (FINE, FINE // 2)):
             target = self.light[rows.start + down : rows.stop + down, columns.start + right : columns.stop + right]
             shadow = shape[: target.shape[0], : target.shape[1]]
             target[shadow] = target[shadow].astype(np.uint16) * 216 // 256
@@ -132,20 +134,22 @@ class _Scene:
         part_class = classes[owner] * np.array([part for _, part in self.paints], np.uint8)
         # Of each pixel, its 16 canvas pixels: (16, H, W).
         paint, light = (
-            np.stack([plane[i::_FINE, j::_FINE] for i in range(_FINE) for j in range(_FINE)])
+            np.stack([plane[i::FINE, j::FINE] for i in range(FINE) for j in range(FINE)])
             for plane in (self.canvas, self.light)
         )
         owners, parts = np.take(owner, paint), np.take(part_class, paint)
         first, last = owners.min(axis=0), owners.max(axis=0)
+        objects = np.where(first == last, last, np.uint8(VOID))
         mask = np.where(first == last, classes[last], np.uint8(VOID))
-        part = np.where((parts > 0).sum(axis=0) * 2 >= _FINE**2, parts.max(axis=0), np.uint8(0))
+        part = np.where((parts > 0).sum(axis=0) * 2 >= FINE**2, parts.max(axis=0), np.uint8(0))
         total = (np.take(colors, paint, axis=0) * light[..., None].astype(np.uint16)).sum(axis=0, dtype=np.uint32)
         # 255 * 255 * 16 is white in full light; the grain of the paper is two noises, one of them in 4 x 4 blocks
         height, width = mask.shape
         coarse = dice.grain(height // 4 + 1, width // 4 + 1).repeat(4, 0).repeat(4, 1)[:height, :width]
         grain = 256 + dice.grain(height, width) // 2 + coarse // 4
-        image = np.clip((total // (255 * _FINE**2)).astype(np.int32) * grain[..., None] // 256, 0, 255).astype(np.uint8)
-        return Drawing(image, mask, part, tuple(int(c) - 1 for c in np.unique(mask) if 0 < c < VOID))
+        image = np.clip((total // (255 * FINE**2)).astype(np.int32) * grain[..., None] // 256, 0, 255).astype(np.uint8)
+        labels = tuple(int(c) - 1 for c in np.unique(mask) if 0 < c < VOID)
+        return Drawing(image, mask, part, labels, objects, tuple(c - 1 for c in self.classes[1:]))
 
 
 def _shown(canvas: np.ndarray, owner: Sequence[int], paints: Sequence[tuple[Color, bool]]) -> np.ndarray:
@@ -155,10 +159,14 @@ def _shown(canvas: np.ndarray, owner: Sequence[int], paints: Sequence[tuple[Colo
     return np.stack([np.bincount(owner, weights=c).astype(np.int64)[1:] for c in (counts, part_counts)], axis=1)
 
 
+def dealt(names: Sequence[str], seed: int, index: int) -> str:
+    """One of some names for each picture, from shuffled decks, so that they come out even."""
+    return Dice(seed, index // len(names)).shuffled(names)[index % len(names)]
+
+
 def _cast(dice: Dice, seed: int, index: int) -> list[str]:
-    """The classes of a picture's animals: the first from a shuffled deck, so that classes come out even."""
-    deck = Dice(seed, index // len(CLASS_NAMES)).shuffled(CLASS_NAMES)
-    cast = [deck[index % len(CLASS_NAMES)]]
+    """The classes of a picture's animals: the first is dealt, others are often of its family."""
+    cast = [dealt(CLASS_NAMES, seed, index)]
     for _ in range(dice.pick((0, 0, 0, 0, 1, 1, 1, 1, 2, 2))):
         relatives = FAMILIES[FAMILY_OF[cast[0]]]
         cast.append(dice.pick((cast[0], dice.pick(relatives), dice.pick(CLASS_NAMES), dice.pick(CLASS_NAMES))))
@@ -182,22 +190,51 @@ def draw(seed: int, index: int, size: int = 224) -> Drawing:
     """
     if seed < 0 or index < 0 or size < SMALLEST:
         raise ValueError(f"seed and index must be 0 or more and size {SMALLEST} or more, not {seed}, {index}, {size}")
-    dice, short = Dice(seed, index, 1), size * 3 // 4
-    height, width = (side * _FINE for side in dice.pick(((size, size), (short, size), (size, short))))
-    scene = _Scene(_background(dice, height, width))
-    cast = _cast(dice, seed, index)
-    # shares of the picture, log-uniform, in whole ten-thousandths; the largest animal goes to the back
-    shares = sorted((round(100 * 70.0 ** dice.unit()) for _ in cast), reverse=True)
+    dice = Dice(seed, index, 1)
+    scene = Scene(background(dice, *sides(dice, size)))
+    populate(scene, dice, _cast(dice, seed, index), CLASS_NAMES, draw_animal, seed, index)
+    return scene.render(dice)
+
+
+def sides(dice: Dice, size: int) -> tuple[int, int]:
+    """Height and width of a picture's canvas."""
+    short = size * 3 // 4
+    height, width = dice.pick(((size, size), (short, size), (size, short)))
+    return height * FINE, width * FINE
+
+
+def populate(
+    scene: Scene,
+    dice: Dice,
+    cast: Sequence[str],
+    names: Sequence[str],
+    drawn: Callable[..., Sheet],
+    *key: int,
+    smallest: int = 100,
+) -> None:
+    """Put the animals of a cast where there is room, the largest at the back.
+
+    Args:
+        scene: where to.
+        dice: of the picture.
+        cast: an animal each.
+        names: of all classes, in their order.
+        drawn: draws an animal, see :func:`~dsna_lib.data.minivoc.animals.draw_animal`.
+        key: of the picture, from which those of the animals follow.
+        smallest: share of the picture that an animal takes, in ten-thousandths; the largest is 7,000.
+    """
+    height, width = scene.canvas.shape
+    # shares of the picture, log-uniform, in whole ten-thousandths
+    shares = sorted((round(smallest * (7000 / smallest) ** dice.unit()) for _ in cast), reverse=True)
     for number, (name, share) in enumerate(zip(cast, shares, strict=True)):
-        area = max(height * width * share // 10000, _FEWEST * _FINE**2)
+        area = max(height * width * share // 10000, _FEWEST * FINE**2)
         for attempt in range(16):
             if attempt % 4 == 0:  # at first, and whenever four places were refused: then smaller
-                animal = draw_animal(name, area * 6 ** (attempt // 4) // 10 ** (attempt // 4), seed, index, 2 + number)
+                animal = drawn(name, area * 6 ** (attempt // 4) // 10 ** (attempt // 4), *key, 2 + number)
             top = _position(dice.unit(), animal.canvas.shape[0], height)
             left = _position(dice.unit(), animal.canvas.shape[1], width)
-            if scene.put(animal, CLASS_NAMES.index(name) + 1, top, left):
+            if scene.put(animal, names.index(name) + 1, top, left):
                 break
-    return scene.render(dice)
 
 
 def _position(spot: float, length: int, side: int) -> int:
