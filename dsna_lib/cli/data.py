@@ -49,18 +49,20 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
             if lacking:
                 share = f"{lacking} of {counts['listed']} {what}"
                 failed[f"{split}/{what}"] = f"{share} are missing or damaged; --decode names them"
-    pictures, bad = _pictures(args, list(splits))
-    if args.decode:
-        failed |= _bad_files(pictures, bad)
-    counts, bad = helps.check_help(pictures, args.decode)
-    for kind, count in counts.items():
-        print(f"{kind:<12}{count} pictures ({helps.origin(pictures)})")
-    failed |= bad | (minivoc.changed_help(voc.find_root(args.root)) if args.decode else {})
+    told: dict[str, int] = {}
+    if args.decode or helps.is_there(args.root):
+        pictures, bad = _pictures(args, list(splits))
+        if args.decode:
+            failed |= _bad_files(pictures, bad) | minivoc.changed_help(voc.find_root(args.root))
+        told, bad = helps.check_help(pictures, args.decode)
+        failed |= bad
+        for kind, count in told.items():
+            print(f"{kind:<12}{count} pictures ({helps.origin(pictures)})")
     result: dict[str, Any] = {
         "done": sum(counts["pictures"] for counts in splits.values()),
         "splits": splits,
         "failed": failed,
-    } | ({"help": counts} if counts else {})
+    } | ({"help": told} if told else {})
     if source := downloads.train_aug_source(args.root):
         result["warnings"] = [f"train_aug is not complete; it can be made of {source}: add --write-train-aug"]
     return result

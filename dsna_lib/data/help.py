@@ -48,6 +48,14 @@ def help_folder(pictures: Pictures) -> Path | None:
     return None
 
 
+def is_there(root: str | Path) -> bool:
+    """Whether a data set in the VOC layout has a folder of help."""
+    try:
+        return (voc.find_root(root) / "help").is_dir()
+    except FileNotFoundError:
+        return False
+
+
 def load_help(kind: str, pictures: Pictures) -> Hints[Any] | Pictures | None:
     """What is told of a kind: :class:`~dsna_lib.data.marks.Hints` about the pictures, or a set of others.
 

@@ -93,7 +93,9 @@ class SegmentationModel(nn.Module):
     @property
     def stride(self) -> int:
         """Pixels of the head's coarsest cells: pictures of so many times k, and 1 more, have cells on their border."""
-        return self.backbone.output_stride
+        if isinstance(self.head, Decoder):
+            return COARSE
+        return STRIDE if self.config is None else self.config.stride
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures ``(N, 3, H, W)``, RGB in 0..1, to logits ``(N, C + 1, h, w)``; class 0 is background."""

@@ -326,7 +326,7 @@ def test_a_second_call_trains_and_writes_nothing(there, trainings):
     assert said[0] == f"1 of {len(methods)}: AE, step 4, seed 0: done"  # the longest row is begun first
     assert [row["title"] for row in again["rows"]] == list(LEARNED_FROM)
     assert provenance["pictures"] == {"mining": 8, "train": 8, "val": 4}
-    shown = [label for record in experiment.train.records for label in record.labels]
+    shown = [label for record in there.experiment.train.records for label in record.labels]
     assert provenance["of_class"] == {name: shown.count(place) for place, name in enumerate(tiny.NAMES)}
     assert provenance["trained"]["SEC, seed"]["0"]["training"]["crops"] == "whole"
     assert provenance["network"] == "tiny"
