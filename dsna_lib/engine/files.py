@@ -94,10 +94,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: it cannot be made; the message says where.
     """
-    try:
+    with _named(f"into the folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write into the folder {folder}: {error.strerror}") from error
 
 
 def move_folder(made: Path, folder: Path) -> None:

@@ -34,8 +34,8 @@ def rates() -> dict[str, dict[str, list[dict[str, float]]]]:
 
 def draw(of: dict[str, dict[str, list[dict[str, float]]]], ink: str) -> Figure:
     """A panel a measure, one below the other for a phone: faint dots for trainings, a line through their means."""
-    figure = Figure(figsize=(4.6, 6.6), layout="constrained")
-    for axis, measure in zip(figure.subplots(len(TRIPLE), sharex=True), TRIPLE, strict=True):
+    figure, axes = svg.panels(TRIPLE, "dropout rate")
+    for axis, measure in zip(axes, TRIPLE, strict=True):
         means = []
         for source, rows in of.items():
             points = {float(rate): [each[measure] for each in trainings] for rate, trainings in rows.items()}
@@ -51,12 +51,7 @@ def draw(of: dict[str, dict[str, list[dict[str, float]]]], ink: str) -> Figure:
             )
         middle = (min(means) + max(means)) / 2
         axis.set_ylim(middle - SPAN / 2, middle + SPAN / 2)
-        axis.set_ylabel("IoU" if measure == "iou" else measure)
-        axis.spines[["right", "top"]].set_visible(False)
-    figure.axes[-1].set_xlabel("dropout rate")
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    return figure
+    return svg.with_legend(figure)
 
 
 def files() -> dict[str, str]:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from dsna_lib.maps import MAP_KINDS
 from pages import svg
+from pages.maps import TRIPLE
 from pages.stored import values
 
-MEASURES = ("precision", "recall", "iou")
 # Of those that Okabe and Ito choose for eyes that see few colors.
 COLORS = dict(zip(MAP_KINDS, ("#e69f00", "#56b4e9", "#009e73"), strict=True))
 
@@ -26,24 +26,19 @@ def sizes() -> dict[str, list[list[dict[str, float]]]]:
 
 def draw(of: Mapping[str, list[list[dict[str, float]]]], ink: str) -> Figure:
     """A panel a measure, one below the other for a phone: thin lines for trainings, a thick one for their mean."""
-    figure = Figure(figsize=(4.6, 6.6), layout="constrained")
-    for axis, measure in zip(figure.subplots(len(MEASURES), sharex=True), MEASURES, strict=True):
+    figure, axes = svg.panels(TRIPLE, "object's share of its picture, in percent")
+    for axis, measure in zip(axes, TRIPLE, strict=True):
         for kind, trainings in of.items():
             middles = [50 * (each["low"] + min(each["high"], 0.6)) for each in trainings[0]]
             lines = np.array([[each[measure] for each in bins] for bins in trainings])
             for line in lines:
                 axis.plot(middles, line, color=COLORS[kind], linewidth=0.6, alpha=0.5)
             axis.plot(middles, lines.mean(axis=0), "o-", color=COLORS[kind], markersize=3, label=kind)
-        axis.set_ylabel("IoU" if measure == "iou" else measure)
         axis.set_xscale("log")
         axis.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
         axis.minorticks_off()
         axis.set_ylim(0, 100)
-        axis.spines[["right", "top"]].set_visible(False)
-    figure.axes[-1].set_xlabel("object's share of its picture, in percent")
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    return figure
+    return svg.with_legend(figure)
 
 
 def files() -> dict[str, str]:

@@ -6,10 +6,11 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INKS = {"light": "#222222", "dark": "#dddddd"}
@@ -41,3 +42,21 @@ def render(make: Callable[[str], Figure], content: Any, ground: str) -> str:
 def files(name: str, make: Callable[[str], Figure], content: Any) -> dict[str, str]:
     """Path to content, for both kinds of pages."""
     return {f"book/_static/{name}-{ground}.svg": render(make, content, ground) for ground in INKS}
+
+
+def panels(measures: Sequence[str], across: str) -> tuple[Figure, Sequence[Axes]]:
+    """A panel a measure, one below the other for a phone; the axis that they share says `across`."""
+    figure = Figure(figsize=(4.6, 6.6), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(len(measures), sharex=True)
+    for axis, measure in zip(axes, measures, strict=True):
+        axis.set_ylabel("IoU" if measure == "iou" else measure)
+        axis.spines[["right", "top"]].set_visible(False)
+    axes[-1].set_xlabel(across)
+    return figure, axes
+
+
+def with_legend(figure: Figure) -> Figure:
+    """A figure with one legend below it, that of its first panel for all."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
