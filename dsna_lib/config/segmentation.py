@@ -9,6 +9,7 @@ from dsna_lib.engine.errors import SettingError
 from dsna_lib.engine.fields import check, configuration, option
 
 SCALES = (0.7, 1.0, 1.3)
+FINE, COARSE = 8, 16  # pixels of a cell: as in DeepLab, and where a decoder starts from
 
 
 @configuration
@@ -26,7 +27,7 @@ class SegmentationConfig:
         None, "of each dilated convolution (default: 1024 for vgg16, 128 for efficientnet_lite0, else 512)", low=1
     )
     dilation: int = option(12, "of the same, in cells", low=1)
-    stride: int = option(8, "pixels of a cell: 8, as in DeepLab, or 16; a decoder always starts from 16")
+    stride: int = option(FINE, "pixels of a cell: 8, as in DeepLab, or 16; a decoder always starts from 16")
     decoder: bool = option(
         False, "cells of 16 pixels instead of 8, a wider context, and a decoder with the features of strides 8 and 4"
     )
@@ -42,8 +43,13 @@ class SegmentationConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.stride not in (8, 16):
-            raise SettingError(f"stride={self.stride} must be 8 or 16")
+        if self.stride not in (FINE, COARSE):
+            raise SettingError(f"stride={self.stride} must be {FINE} or {COARSE}")
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels of the cells that the head starts from."""
+        return COARSE if self.decoder else self.stride
 
 
 @configuration

@@ -17,11 +17,9 @@ from torch.nn import functional
 
 from dsna_lib import backbones, model_files
 from dsna_lib.backbones import Backbone
-from dsna_lib.config.segmentation import SegmentationConfig
+from dsna_lib.config.segmentation import COARSE, FINE, SegmentationConfig
 from dsna_lib.engine.errors import SettingError
 
-STRIDE = 8  # of DeepLab's cells on VGG-16
-COARSE = 16  # of the cells that a decoder starts from
 FORMAT = "dsna-segmentation-1"  # of model files
 CHANNELS = {"vgg16": 1024, "efficientnet_lite0": 128}  # of the dilated convolution; 512 for others
 
@@ -93,9 +91,7 @@ class SegmentationModel(nn.Module):
     @property
     def stride(self) -> int:
         """Pixels of the head's coarsest cells: pictures of so many times k, and 1 more, have cells on their border."""
-        if isinstance(self.head, Decoder):
-            return COARSE
-        return STRIDE if self.config is None else self.config.stride
+        return FINE if self.config is None else self.config.output_stride
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures ``(N, 3, H, W)``, RGB in 0..1, to logits ``(N, C + 1, h, w)``; class 0 is background."""
@@ -128,7 +124,7 @@ def create(config: SegmentationConfig) -> SegmentationModel:
 
 
 def _backbone(config: SegmentationConfig) -> Backbone:
-    stride = COARSE if config.decoder else config.stride
+    stride = config.output_stride
     if config.backbone == "vgg16":
         backbone = backbones.create("vgg16", weights=config.weights)
         backbone = backbone if stride == COARSE else _large_fov(backbone)
@@ -155,7 +151,7 @@ def _large_fov(backbone: Backbone) -> Backbone:
         if isinstance(layer, nn.Conv2d):
             layer.dilation, layer.padding = (2, 2), (2, 2)
     pool5 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), nn.AvgPool2d(3, stride=1, padding=1))
-    backbone.stages, backbone.output_stride = nn.Sequential(*layers, pool5), STRIDE
+    backbone.stages, backbone.output_stride = nn.Sequential(*layers, pool5), FINE
     return backbone
 
 
