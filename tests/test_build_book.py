@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
+from time import sleep
 
 import pytest
 import scripts
@@ -95,6 +96,27 @@ def test_a_chapter_that_stops_ends_it_before_the_site(tool, ran, root, monkeypat
     assert numbers(ran)[:2] == ["05", "08"]
     assert "06" not in numbers(ran)
     assert not any("build" in command for command, _ in ran)
+
+
+def test_no_other_chapter_is_begun_beside_one_that_takes_long(tool, root, monkeypatch):
+    """08 stops while 05 is still running: there would be time for 01 and 06."""
+    (root / "notebooks" / "08_chapter.ipynb").write_text("")
+    begun, failed = [], Event()
+
+    def run(command, **_):
+        number = command[-1].name[:2]
+        begun.append(number)
+        if number == "05":
+            assert failed.wait(20)
+            sleep(0.2)
+        else:
+            failed.set()
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(tool.subprocess, "run", run)
+    with pytest.raises(subprocess.CalledProcessError):
+        tool.run_chapters(root, root / "copies")
+    assert sorted(begun) == ["05", "08"]
 
 
 def test_the_site_is_made_of_the_copies_and_of_nothing_older(tool, ran, root, monkeypatch, capsys):

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from dsna_lib.engine.devices import core_count
 
@@ -46,18 +47,24 @@ def run_chapters(root: Path, copies: Path) -> None:
     environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "JUPYTER_PREFER_ENV_PATH": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # its tools before others
     changed = max(path.stat().st_mtime for path in (root / "dsna_lib").rglob("*") if path.suffix != ".pyc")
+    stopped = Event()
 
     def run(notebook: Path) -> None:
         copy = copies / notebook.name
-        if not copy.exists() or copy.stat().st_mtime < max(changed, notebook.stat().st_mtime):
-            command = [sys.executable, "-m", "dsna_lib.book.chapters", notebook, copy]
+        if stopped.is_set() or copy.exists() and copy.stat().st_mtime >= max(changed, notebook.stat().st_mtime):
+            return
+        command = [sys.executable, "-m", "dsna_lib.book.chapters", notebook, copy]
+        try:
             subprocess.run(command, cwd=root, env=environment, check=True)
+        except BaseException:
+            stopped.set()  # here, as whoever waits for the results hears of it only after the chapters before this one
+            raise
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
             list(pool.map(run, in_turn((root / "notebooks").glob("*.ipynb"))))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:  # also Ctrl-C, which reaches this thread alone
+            stopped.set()
             raise
 
 

@@ -141,20 +141,27 @@ def plan_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], reproduce.Plan]:
     return plan
 
 
-HERE = ("photographs-cpu", "drawn", "colab", "paper")
-WITHOUT_NETWORKS = ("photographs-resnet50", "photographs-vgg16")
+PLANNED = ("photographs-cpu", "photographs-resnet50", "photographs-vgg16", "drawn", "colab", "paper")
 
 
 def test_every_recipe_of_the_book_is_planned_here():
     named = {file.stem for file in (Path(__file__).parents[2] / "recipes").glob("*.toml")}
-    assert named == {*HERE, *WITHOUT_NETWORKS}
+    assert named == set(PLANNED)
 
 
-@pytest.mark.parametrize("name", WITHOUT_NETWORKS)
-def test_the_plan_of_an_attention_model_alone_by_hand(plan_of, name):
-    """64 pictures, of which 4 are held out and looked at ten times; 60 make 3 batches of 16. Three heads."""
-    plan = plan_of(name)
-    assert [work.tolist() for _, work in plan.steps()] == [[3, 3 * 12, 3 * 12 * 16, 3 * (8 + 10 * 4), 0]]
+# 64 pictures, of which 4 are held out and looked at ten times; 60 make 3 batches of 16. Three heads, four epochs.
+THREE_HEADS = [3, 3 * 12, 3 * 12 * 16, 3 * (8 + 10 * 4), 0]
+
+
+def test_the_plan_of_an_attention_model_alone_by_hand(plan_of):
+    assert [work.tolist() for _, work in plan_of("photographs-vgg16").steps()] == [THREE_HEADS]
+
+
+def test_the_plan_of_two_rows_on_the_same_backbone_by_hand(plan_of):
+    """2 of 30 pictures are held out, the others make one batch of 16; one method annotates, two networks segment."""
+    maps, networks = (work.tolist() for _, work in plan_of("photographs-resnet50").steps())
+    assert maps == THREE_HEADS
+    assert networks == [2, 2 * 6, 2 * 6 * 16, 30 + 2 * (8 + 10 * 2), 30 + 2 * 8]
 
 
 def test_the_plan_of_photographs_by_hand(plan_of):
