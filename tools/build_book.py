@@ -51,7 +51,7 @@ def run_chapters(root: Path, copies: Path) -> None:
 
     def run(notebook: Path) -> None:
         copy = copies / notebook.name
-        if stopped.is_set() or copy.exists() and copy.stat().st_mtime >= max(changed, notebook.stat().st_mtime):
+        if stopped.is_set() or (copy.exists() and copy.stat().st_mtime >= max(changed, notebook.stat().st_mtime)):
             return
         command = [sys.executable, "-m", "dsna_lib.book.chapters", notebook, copy]
         try:
