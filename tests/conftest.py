@@ -1,5 +1,6 @@
 """What all tests share: one thread per worker, figures without a screen, and the built site."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -15,6 +16,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish():
+    """What all modules brought along stays: each training collects garbage, and would look through it every time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Extension modules that count what they leave behind find it gone."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

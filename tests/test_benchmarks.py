@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -216,16 +217,22 @@ def test_verdicts_on_made_up_trainings():
 
 
 class Moments:
-    """Instead of chance: stops after three fifths of the usual time, by one signal after the other."""
+    """Instead of chance: one signal after the other, each once the command has made a few more files."""
 
-    def __init__(self, *sent: signal.Signals) -> None:
-        self.sent = itertools.cycle(sent)
+    def __init__(self, made: Path, *sent: signal.Signals) -> None:
+        self.made, self.sent = made, itertools.cycle(sent)
 
     def choice(self, known: Sequence[signal.Signals]) -> signal.Signals:
         return next(self.sent)
 
     def uniform(self, low: float, high: float) -> float:
-        return 0.6 * high
+        enough, last = self.files() + 2, monotonic() + 60
+        while self.files() < enough and monotonic() < last:
+            sleep(0.01)
+        return 0.01
+
+    def files(self) -> int:
+        return sum(1 for _ in self.made.rglob("*"))
 
 
 GOOD = """
@@ -265,12 +272,13 @@ def test_a_campaign_finds_what_a_stop_does_to_a_command(tmp_path: Path, monkeypa
     monkeypatch.setattr(module, "LINGER", 0.1)
     for name, code in (("good", GOOD), ("bad", BAD)):
         (tmp_path / f"{name}.py").write_text(code)
-    how = [sys.executable, "good.py"], 3, Moments(*module.SIGNALS), tmp_path
+    stopped = tmp_path / "stopped"
+    how = [sys.executable, "good.py"], 3, Moments(stopped, *module.SIGNALS), tmp_path
     assert module.stop_again_and_again(*how) == module.Count(hits=3)
-    count = module.stop_again_and_again([sys.executable, "bad.py"], 1, Moments(signal.SIGINT), tmp_path)
+    count = module.stop_again_and_again([sys.executable, "bad.py"], 1, Moments(stopped, signal.SIGINT), tmp_path)
     assert (count.hits, len(count.differing), count.orphans, len(count.leftovers), count.refused) == (1, 1, 0, 1, [])
     assert "KeyboardInterrupt" in count.talkative[0]
-    count = module.stop_again_and_again([sys.executable, "bad.py"], 1, Moments(signal.SIGKILL), tmp_path)
+    count = module.stop_again_and_again([sys.executable, "bad.py"], 1, Moments(stopped, signal.SIGKILL), tmp_path)
     assert (count.orphans, len(count.differing), count.talkative, count.leftovers) == (1, 1, [], [])
     assert not count.clean
 
@@ -278,7 +286,7 @@ def test_a_campaign_finds_what_a_stop_does_to_a_command(tmp_path: Path, monkeypa
 def test_drawing_goes_on_after_a_stop(tmp_path: Path) -> None:
     module = script("kills")
     words = (*module.DRAW, "--train", "30", "--val", "2")
-    assert module.stop_again_and_again(words, 1, Moments(signal.SIGTERM), tmp_path) == module.Count(hits=1)
+    assert module.stop_again_and_again(words, 1, Moments(tmp_path, signal.SIGTERM), tmp_path) == module.Count(hits=1)
 
 
 def test_a_campaign_stops_commands_that_there_are() -> None:
