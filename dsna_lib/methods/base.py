@@ -329,9 +329,11 @@ def _told(method: Method, kind: Help, pictures: Pictures) -> Hints[Any] | Pictur
     """What is told of a kind. All pictures with a label must have it, unless it is a set of others."""
     known = pictures if kind == "masks" else load_help(kind, without_masks(pictures))
     needs = f"{method.title} needs {kind.replace('_', ' ')}, which"
-    if known is None and kind in SETS and (place := help_folder(pictures)):
-        hint = "`dsna data make --with-help` draws it" if (place.parent / "minivoc.json").is_file() else "put it there"
-        raise MethodError(f"{needs} the data set does not have in {place / kind}", hint)
+    place = help_folder(pictures)
+    drawn = known is None and place is not None and (place.parent / "minivoc.json").is_file()
+    hint = "`dsna data make --with-help` draws it" if drawn else ""
+    if known is None and kind in SETS and place:
+        raise MethodError(f"{needs} the data set does not have in {place / kind}", hint or "put it there")
     if kind == "masks":
         lacking = [record.id for record in pictures.records if record.mask is None]
     elif isinstance(known, Pictures):
@@ -340,7 +342,7 @@ def _told(method: Method, kind: Help, pictures: Pictures) -> Hints[Any] | Pictur
         lacking = [record.id for record in pictures.records if record.labels and record.id not in (known or ())]
     if lacking or known is None:
         which = f"{len(lacking)} of {len(pictures)} pictures of the data set do not have: {first_few(lacking)}"
-        raise MethodError(f"{needs} {which}")
+        raise MethodError(f"{needs} {which}", hint)
     return known
 
 

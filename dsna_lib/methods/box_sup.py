@@ -3,15 +3,14 @@ r"""BoxSup: of many candidate segments, the one that fits a box best, and that t
 A box says where an object ends, and not which of the pixels within are its own. Candidate segments do, without a class.
 For each box B of class c the candidate S is chosen that minimizes
 
-.. math:: 1 - \mathrm{IoU}(B, \mathrm{box}(S)) + \lambda\, \frac{1}{|B|} \Big(\sum_{u \in B \cap S} -\log P_{c,u}
-    + \sum_{u \in B \setminus S} -\log P_{0,u}\Big), \qquad \lambda = 3
+.. math:: 1 - \mathrm{IoU}(B, \mathrm{box}(S)) - \frac{\lambda}{|I|} \Big(\sum_{u \in B \cap S} \log P_{c,u}
+    + \sum_{u \in I \setminus (B \cap S)} \log P_{0,u}\Big), \qquad \lambda = 3
 
-with box(S) the tight box around S, and P what the network believes. The chosen segments have their boxes' classes, what
-lies in none of them is background.
+with box(S) the tight box around S, I the picture, and P what the network believes: the second term is the network's own
+loss on what would be annotated. The chosen segments have their boxes' classes, what lies in none of them is background.
 
 Source: Dai, He and Sun, "BoxSup: Exploiting Bounding Boxes to Supervise Convolutional Networks for Semantic
-Segmentation", ICCV 2015. The network's objective is there the sum over a picture's pixels; here it is the mean over the
-box, so that the same :math:`\lambda` weighs boxes of any size alike.
+Segmentation", ICCV 2015.
 
 Decided here:
 
@@ -21,6 +20,7 @@ Decided here:
 - *Candidates.* BoxSup's best ones are MCG's, which was trained on VOC's masks. In their place are those of selective
   search (Uijlings et al., "Selective Search for Object Recognition", IJCV 2013), which BoxSup compares with them: of
   one of its runs, superpixels of its fast setting, merged by color, texture, size and fill.
+- *Loss.* The mean over the picture's pixels, as it is minimized here.
 - *Beyond the box* nothing of a segment is kept, and where several meet, the smallest wins, as for every method here.
 """
 
@@ -56,10 +56,9 @@ def box_overlaps(box: Sequence[int], others: np.ndarray) -> np.ndarray:
 def choose(box: Box, parts: Superpixels, segments: Segments, costs: np.ndarray) -> int:
     """The candidate with the lowest objective for a box, given -log P ``(C + 1, H, W)``."""
     inside = slice(box.top, box.bottom), slice(box.left, box.right)
-    labels, background = parts.labels[inside], costs[0][inside]
-    # What each superpixel costs more as a part of the object than as background.
-    more = np.bincount(labels.ravel(), (costs[box.label + 1][inside] - background).ravel(), len(parts.sizes))
-    believed = (background.sum() + segments.members @ more) / labels.size
+    # What each superpixel costs more as a part of the object than as background; the rest is the same for all segments.
+    more = (costs[box.label + 1] - costs[0])[inside].ravel()
+    believed = segments.members @ np.bincount(parts.labels[inside].ravel(), more, len(parts.sizes)) / parts.labels.size
     return int(np.argmin(1 - box_overlaps(box[:4], segments.boxes) + BELIEF * believed))
 
 

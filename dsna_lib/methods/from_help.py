@@ -7,8 +7,8 @@ classifier that CAM's, SEC's and AE's rows share: its annotation (Sec. III-C), a
 .. math:: P_{c,u} = \begin{cases} 1 / |C_I| & \text{where it is void} \\
     \tau & \text{where it says } c \\ (1 - \tau) / (|C_I| - 1) & \text{where it says another class} \end{cases}
 
-with :math:`C_I` the background and the classes of the image label. It has learned from image labels alone, as all rows
-may, so that what a row gains over CAM's is what it was told.
+with :math:`C_I` the background and the classes of the image label. That classifier has learned from image labels alone,
+which all rows are told.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dsna_lib.data.pictures import Record, read_image, read_mask
 from dsna_lib.methods.base import LABELS, Help, Stage, identify
 from dsna_lib.methods.cam import CAM
 
-#: A picture ``(H, W, 3)``, what is told about it, and -log P of each class ``(C + 1, H, W)``, infinite for those that
-#: the picture does not show, to a mask ``(H, W)``: 0 background, 1..C classes, 255 void.
+# A picture (H, W, 3), what is told about it, and -log P of each class (C + 1, H, W), infinite for those that its label
+# does not name, to a mask (H, W): 0 background, 1..C classes, 255 void.
 Labeler = Callable[[np.ndarray, Any, np.ndarray], np.ndarray]
 
 

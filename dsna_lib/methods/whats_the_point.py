@@ -14,10 +14,10 @@ ECCV 2016: the second row with points of Table IV. Their network is an FCN on VG
 
 Decided here:
 
-- *Objectness.* They have a third term, a prior of objects (Alexe et al., PAMI 2012) that was trained on boxes of other
-  pictures. Nothing that this row is told can stand in for it, so it is left out. It is worth much: without it nothing
-  but the point says how far an object reaches.
-- *Weights.* Each point has the same, as theirs have with one annotator; we take 1 over their number in the picture.
+- *Objectness.* They have one more term, a prior of objects (Alexe et al., PAMI 2012) that was trained on boxes of other
+  pictures. Nothing that this row is told can stand in for it, so it is left out, and no term says how far an object
+  reaches.
+- *Weights.* Points weigh alike, as theirs do unless annotators disagree: each has 1 over their number in the picture.
 - *Where a point lies.* It reads the network's grid at the cell that is nearest. Training squeezes pictures, in which a
   single pixel may be lost, so a point is annotated as a square of 3 x 3 pixels, the rest of the picture void.
 """

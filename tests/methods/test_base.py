@@ -173,7 +173,11 @@ def test_a_missing_set_of_a_known_layout_is_named_with_its_place(tmp_path):
     with pytest.raises(MethodError) as refused:
         prepare(Told(LABELS | {"web"}), RECIPE, pictures, pictures, 0)
     assert str(refused.value) == said + "`dsna data make --with-help` draws it"
+    with pytest.raises(MethodError, match="needs points, which 1 of 1 .*: train_00000; `dsna data make --with-help`"):
+        prepare(Told(LABELS | {"points"}), RECIPE, pictures, pictures, 0)
     (root / "minivoc.json").unlink()
+    with pytest.raises(MethodError, match="needs points, which 1 of 1 .*: train_00000$"):
+        prepare(Told(LABELS | {"points"}), RECIPE, pictures, pictures, 0)
     with pytest.raises(MethodError) as refused:
         prepare(Told(LABELS | {"web"}), RECIPE, pictures, pictures, 0)
     assert str(refused.value) == said + "put it there"
