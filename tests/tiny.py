@@ -22,10 +22,11 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from dsna_lib.attention import AttentionModel, DecoupledAttention
 from dsna_lib.backbones import Backbone
-from dsna_lib.data import Pictures, Record, write_mask
+from dsna_lib.data import Pictures, Record, read_mask, write_mask
 from dsna_lib.segmentation.networks import SegmentationModel
 
 NAMES = ("red", "green", "blue")
+BOXES = "id,left,top,right,bottom,class"
 needs_pydensecrf = pytest.mark.skipif(find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
 
 
@@ -68,6 +69,23 @@ def pictures(folder: Path, count: int = 8, masks: bool = False) -> Pictures:
             write_mask(mask, truth)
         records.append(Record(path.stem, path, (label,), mask))
     return Pictures(records, NAMES)
+
+
+def told_pictures(folder: Path) -> Pictures:
+    """The same in a known layout, with masks, and with points, boxes and scribbles that tell of the squares."""
+    made, lines = pictures(folder / "JPEGImages", masks=True), {"points": ["id,x,y,class"], "boxes": [BOXES]}
+    for record in made.records:
+        assert record.mask is not None
+        (label,), mask = record.labels, read_mask(record.mask)
+        (top, left), (bottom, right) = (np.argwhere(mask)[end] for end in (0, -1))
+        lines["points"].append(f"{record.id},{(left + right) // 2},{(top + bottom) // 2},{NAMES[label]}")
+        lines["boxes"].append(f"{record.id},{left},{top},{right + 1},{bottom + 1},{NAMES[label]}")
+        scribble = np.full_like(mask, 255)
+        scribble[top + 4 : top + 7, left + 2 : right - 1], scribble[-1, 3:-3] = label + 1, 0
+        write_mask(folder / "help/scribbles" / f"{record.id}.png", scribble)
+    for kind, rows in lines.items():
+        (folder / "help" / f"{kind}.csv").write_text("\n".join(rows) + "\n")
+    return made
 
 
 def vgg16_file(path: Path) -> Path:

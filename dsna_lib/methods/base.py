@@ -4,8 +4,9 @@ A :class:`Method` is a row of Table III: how it annotates pictures, and by which
 It is handed a :class:`Stage`: pictures without masks, the help beyond image labels that it says it needs, and what
 trains models and makes maps. Training, resuming, evaluation, tables and chapters know methods through this alone.
 
-Most methods are a :class:`MapMethod`: a classifier whose maps become annotations. A new one is a file beside this and
-a line in :mod:`dsna_lib.methods.rows`; the book's page *Add a method* writes one.
+Most methods are a :class:`MapMethod`: a classifier whose maps become annotations; those that are told more are often a
+:class:`~dsna_lib.methods.from_help.HelpMethod`. A new one is a file beside this and a line in
+:mod:`dsna_lib.methods.rows`; the book's page *Add a method* writes one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, cast
 
 import numpy as np
+from tqdm import tqdm
 
 from dsna_lib import attention, checkpoints
 from dsna_lib.annotate import annotate_split
@@ -28,12 +30,14 @@ from dsna_lib.config.attention import HeadConfig, ModelConfig
 from dsna_lib.config.recipe import MapConfig, Recipe
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.crf import refine_split
-from dsna_lib.data.help import SETS, help_folder, load_help
+from dsna_lib.data.help import SETS, help_folder, load_help, origin
 from dsna_lib.data.marks import Box, Hints, Point
-from dsna_lib.data.pictures import Pictures, without_masks
+from dsna_lib.data.pictures import Pictures, Record, read_image, without_masks, write_mask
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.errors import DsnaError, first_few
+from dsna_lib.engine.outputs import is_whole
+from dsna_lib.engine.pools import Report
 from dsna_lib.maps import MapMaker, PictureMaps, attention_maps, iterate_maps
 from dsna_lib.segmentation.training import Loss, with_annotations
 from dsna_lib.training import train_once
@@ -127,7 +131,7 @@ class Stage:
             besides: kinds that are annotated in the same pass, for methods that share the model.
         """
         kinds, limits = sorted({kind, *besides}), thresholds(self.annotation)
-        modules, described = _described(maker)
+        modules, described = identify(maker)
         model, path = self.train(head)
 
         def work(folder: Path) -> None:
@@ -135,7 +139,38 @@ class Stage:
             report.raise_failures("annotated")
 
         identity = {"model": runs.file_digest(path), "kinds": kinds, "maker": described, "thresholds": limits}
-        return self.folder("annotate", work, identity, "dsna_lib.annotate", *modules) / kind
+        # From image labels alone, whatever else a method is told: rows that share the classifier share them.
+        return replace(self, help={}).folder("annotate", work, identity, "dsna_lib.annotate", *modules) / kind
+
+    def annotate_each(
+        self, name: str, label: Callable[[Record], np.ndarray], identity: Mapping[str, Any], *modules: str
+    ) -> Path:
+        """Annotations that are made picture by picture: a folder with ``ID.png`` for each of `pictures`.
+
+        What is there already is skipped, so a killed call goes on where it stopped.
+
+        Args:
+            label: makes the mask ``(H, W)`` of a picture; one without any label is background everywhere.
+            name, identity, modules: see :meth:`folder`.
+
+        Raises:
+            RunError: pictures that cannot be annotated; the message counts and names them.
+        """
+
+        def work(folder: Path) -> None:
+            report = Report()
+            for record in tqdm(self.pictures.records, leave=False, disable=None, unit="picture"):
+                path = folder / f"{record.id}.png"
+                if is_whole(path):
+                    continue
+                try:
+                    mask = label(record) if record.labels else np.zeros(read_image(record.image).shape[:2])
+                    write_mask(path, mask)
+                except (OSError, ValueError) as error:
+                    report.failed[record.id] = str(error)
+            report.raise_failures("annotated")
+
+        return self.folder(name, work, identity, *modules)
 
     def refine(self, annotations: Path) -> Path:
         """The same after the dense CRF of `annotation`; unchanged where that is ``"none"``."""
@@ -147,26 +182,37 @@ class Stage:
             report = refine_split(self.pictures, annotations, folder, tau, crf, device=self.training.device)
             report.raise_failures("refined")
 
+        identity = {"annotations": self.content(annotations), "tau": tau, "crf": crf}
+        return self.folder("refine", work, identity, "dsna_lib.crf")
+
+    def content(self, annotations: Path) -> str:
+        """A digest over the annotations of `pictures` in a folder, for the identity of what is made of them."""
         files = {record: annotations / f"{record.id}.png" for record in self.pictures.records}
         known = [replace(record, mask=file if file.is_file() else None) for record, file in files.items()]
-        content = runs.data_digest(self.pictures.with_records(known), masks=True)
-        return self.folder("refine", work, {"annotations": content, "tau": tau, "crf": crf}, "dsna_lib.crf")
+        return runs.data_digest(self.pictures.with_records(known), masks=True)
 
     def folder(self, name: str, work: Callable[[Path], None], identity: Mapping[str, Any], *modules: str) -> Path:
         """The folder of something made of `pictures`; `work` makes it, or goes on with it, unless it is finished.
 
         Args:
             name, work: of the stage, which gets the folder.
-            identity: what decides its files, beside the pictures and how maps are made.
+            identity: what decides its files, beside the pictures, the help, and how maps are made.
             modules: entry modules of the code, see :func:`dsna_lib.engine.runs.code_digest`.
         """
 
-        def without_metrics(folder: Path) -> dict[str, Any]:
+        def metrics(folder: Path) -> dict[str, Any]:
             work(folder)
-            return {}
+            return {"origin": origin(self.pictures)} if self.help else {}
 
-        known = {"data": runs.data_digest(self.pictures), "maps": asdict(self.maps)} | dict(identity)
-        return runs.complete(runs.open_run(name, known, __name__, *modules), without_metrics).folder
+        # The help by its content, so that what was made of one file is not taken for what another one tells. Who is
+        # told image labels alone has no such entry.
+        told = {kind: _digest(content) for kind, content in cast(Mapping[str, Any], self.help).items()}
+        known = {"data": runs.data_digest(self.pictures), "maps": asdict(self.maps)} | ({"help": told} if told else {})
+        return runs.complete(runs.open_run(name, known | dict(identity), __name__, *modules), metrics).folder
+
+
+def _digest(told: Hints[Any] | Pictures) -> str:
+    return told.digest() if isinstance(told, Hints) else runs.data_digest(told, masks=True)
 
 
 def head_of(model: ModelConfig) -> HeadConfig:
@@ -200,7 +246,11 @@ class Method(Protocol):
     def trains(self) -> frozenset[str]: ...  # noqa: D102
 
     def annotate(self, stage: Stage) -> Path | None:
-        """A folder with ``ID.png`` for each of the stage's pictures; None: the network learns from the help itself."""
+        """A folder with ``ID.png`` for each of the stage's pictures; None: the network learns from labels or masks.
+
+        What else is told reaches the network through these files alone, where it may be sparse: 255 is void. So a
+        training goes by the content of what it learned from, and never by that of another file of help.
+        """
 
     def loss(self, stage: Stage) -> Loss | None:
         """What the network minimizes; None for the cross-entropy on the annotations."""
@@ -244,10 +294,15 @@ class MapMethod:
         return self.minimized
 
 
-def _described(maker: Any) -> tuple[list[str], list[Any]]:
-    """What tells a map maker from others: modules of this package, functions, and what a ``partial`` gives them."""
+def identify(maker: Any) -> tuple[list[str], list[Any]]:
+    """What tells a map maker, or another function, from others: for the identity of what it makes.
+
+    Returns:
+        Its modules in this package; and names of functions, and what a ``partial`` gives them, or the source of a
+        function of your own.
+    """
     if isinstance(maker, partial):
-        parts = [_described(part) for part in (maker.func, *maker.args, *chain(*maker.keywords.items()))]
+        parts = [identify(part) for part in (maker.func, *maker.args, *chain(*maker.keywords.items()))]
         return [name for modules, _ in parts for name in modules], [said for _, each in parts for said in each]
     if not callable(maker):
         return [], [maker]
@@ -274,9 +329,11 @@ def _told(method: Method, kind: Help, pictures: Pictures) -> Hints[Any] | Pictur
     """What is told of a kind. All pictures with a label must have it, unless it is a set of others."""
     known = pictures if kind == "masks" else load_help(kind, without_masks(pictures))
     needs = f"{method.title} needs {kind.replace('_', ' ')}, which"
-    if known is None and kind in SETS and (place := help_folder(pictures)):
-        hint = "`dsna data make --with-help` draws it" if (place.parent / "minivoc.json").is_file() else "put it there"
-        raise MethodError(f"{needs} the data set does not have in {place / kind}", hint)
+    place = help_folder(pictures)
+    drawn = known is None and place is not None and (place.parent / "minivoc.json").is_file()
+    hint = "`dsna data make --with-help` draws it" if drawn else ""
+    if known is None and kind in SETS and place:
+        raise MethodError(f"{needs} the data set does not have in {place / kind}", hint or "put it there")
     if kind == "masks":
         lacking = [record.id for record in pictures.records if record.mask is None]
     elif isinstance(known, Pictures):
@@ -285,7 +342,7 @@ def _told(method: Method, kind: Help, pictures: Pictures) -> Hints[Any] | Pictur
         lacking = [record.id for record in pictures.records if record.labels and record.id not in (known or ())]
     if lacking or known is None:
         which = f"{len(lacking)} of {len(pictures)} pictures of the data set do not have: {first_few(lacking)}"
-        raise MethodError(f"{needs} {which}")
+        raise MethodError(f"{needs} {which}", hint)
     return known
 
 

@@ -106,15 +106,21 @@ def stage_of(data: Pictures, recipe: Recipe = UNREFINED, seed: int = 0) -> Stage
 # --- what a method is handed
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> Pictures:
+    """With masks, and with points, boxes and scribbles."""
+    return tiny.told_pictures(tmp_path_factory.mktemp("told"))
+
+
 @pytest.mark.parametrize("method", METHODS.values(), ids=str)
-def test_a_stage_has_no_masks_and_the_help_that_was_asked_for(data, method):
-    stage = prepare(method, RECIPE, data, data, seed=3)
+def test_a_stage_has_no_masks_and_the_help_that_was_asked_for(told, method):
+    stage = prepare(method, RECIPE, told, told, seed=3)
     for pictures in (stage.mining, stage.pictures):
-        assert [(record.id, record.labels) for record in pictures.records] == [(r.id, r.labels) for r in data.records]
+        assert [(record.id, record.labels) for record in pictures.records] == [(r.id, r.labels) for r in told.records]
         assert all(record.mask is None and record.part is None for record in pictures.records)
     assert set(stage.help) == method.needs - LABELS
-    for pictures in stage.help.values():
-        assert [record.mask for record in pictures.records] == [record.mask for record in data.records]
+    if "masks" in method.needs:
+        assert [record.mask for record in stage.help["masks"].records] == [record.mask for record in told.records]
     assert (stage.training.seed, stage.model.class_names) == (3, tiny.NAMES)
     assert (stage.maps, stage.annotation) == (RECIPE.maps, RECIPE.annotation)
 
@@ -167,7 +173,11 @@ def test_a_missing_set_of_a_known_layout_is_named_with_its_place(tmp_path):
     with pytest.raises(MethodError) as refused:
         prepare(Told(LABELS | {"web"}), RECIPE, pictures, pictures, 0)
     assert str(refused.value) == said + "`dsna data make --with-help` draws it"
+    with pytest.raises(MethodError, match="needs points, which 1 of 1 .*: train_00000; `dsna data make --with-help`"):
+        prepare(Told(LABELS | {"points"}), RECIPE, pictures, pictures, 0)
     (root / "minivoc.json").unlink()
+    with pytest.raises(MethodError, match="needs points, which 1 of 1 .*: train_00000$"):
+        prepare(Told(LABELS | {"points"}), RECIPE, pictures, pictures, 0)
     with pytest.raises(MethodError) as refused:
         prepare(Told(LABELS | {"web"}), RECIPE, pictures, pictures, 0)
     assert str(refused.value) == said + "put it there"
@@ -432,6 +442,81 @@ def test_a_maker_of_ones_own_is_told_apart_by_its_code_and_its_arguments(data, h
     assert masks[0] != masks[2] != masks[3]
 
 
+# --- what was told
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    return runs.Run(folder, "", {}).read()
+
+
+def test_what_is_made_of_help_goes_by_its_content(here):
+    """Another point is another run, the same one in another folder is not; the origin is on record."""
+    sets = [tiny.told_pictures(here / name) for name in ("a", "b")]
+    points, table = METHODS["What's the Point"], here / "b/help/points.csv"
+
+    def folder(pictures: Pictures, method: Any = points) -> Path:
+        return method.annotate(prepare(method, UNREFINED, pictures, pictures, 0))
+
+    usual = folder(sets[0])
+    assert folder(sets[1]) == usual
+    assert card_of(usual)["metrics"] == {"origin": "given"}
+    before = table.read_text()
+    table.write_text(before.replace("p03,", "p03,1"))
+    (here / "b/help/drawn.json").write_text('{"origin": "simulated from masks"}')
+    moved = folder(sets[1])
+    assert moved != usual
+    assert card_of(moved)["metrics"] == {"origin": "simulated from masks"}
+    assert card_of(moved)["identity"]["help"].keys() == {"points"}
+    # Boxes and scribbles are nobody's business here, and points not that of others.
+    boxes = [folder(pictures, METHODS["BoxSup"]) for pictures in sets]
+    assert boxes[0] == boxes[1]
+    table.write_text(before)
+    assert folder(sets[1]) == usual
+
+
+@pytest.mark.parametrize("kind", ["web", "videos", "saliency", "other_masks"])
+def test_sets_go_by_their_content_too(drawn, here, kind):
+    stage = prepare(Told(LABELS | {kind}), RECIPE, drawn, drawn, 0)
+    known = stage.help[kind]
+    relabeled = known.with_records([replace(record, labels=()) for record in known.records])
+    folders = [each.folder("x", lambda _: None, {}) for each in (stage, replace(stage, help={kind: relabeled}))]
+    assert len({*folders}) == 2
+    if known.records[0].mask:
+        unmasked = replace(stage, help={kind: without_masks(known)})
+        assert unmasked.folder("x", lambda _: None, {}) not in folders
+
+
+def test_a_training_goes_by_the_points_that_it_learned_from(here):
+    """Their content: another file with the same points is the same training."""
+    method, config = METHODS["What's the Point"], replace(NETWORK.model, class_names=tiny.NAMES)
+
+    def trained(pictures: Pictures) -> Path:
+        learned, loss = lessons(method, prepare(method, RECIPE, pictures, pictures, 0))
+        return train_once(config, learned, NETWORK.training, loss=loss)[1].folder
+
+    pictures, table = tiny.told_pictures(here / "a"), here / "a/help/points.csv"
+    usual = trained(pictures)
+    before = table.read_text()
+    table.write_text(before.replace(",", ";"))
+    assert trained(pictures) == usual
+    table.write_text(before.replace("p03,", "p03,1"))
+    assert trained(pictures) != usual
+
+
+def test_runs_of_labels_alone_know_nothing_of_help(told, here, trainings):
+    """They are identified as they always were, and shared with methods that are told more."""
+    folder = CAM.annotate(stage_of(told, RECIPE))
+    assert card_of(folder)["identity"].keys() == {"annotations", "code", "crf", "data", "maps", "tau"}
+    assert card_of(folder)["metrics"] == {}
+    (annotated,) = (runs.root() / "annotate").glob("*/run.json")
+    known = {"code", "data", "kinds", "maker", "maps", "model", "thresholds"}
+    assert card_of(annotated.parent)["identity"].keys() == known
+    method = METHODS["BoxSup"]
+    method.annotate(prepare(method, RECIPE, told, told, 0))
+    assert len([*(runs.root() / "annotate").glob("*/cam")]) == 1
+    assert len(trainings) == 1
+
+
 # --- resuming
 
 
@@ -455,6 +540,30 @@ def test_a_killed_annotation_goes_on(data, here, trainings, monkeypatch):
     assert runs.Run(folder.parent, "", {}).read()["state"] == "finished"
     assert len(list(folder.glob("*.png"))) == 8
     assert len(trainings) == 1
+
+
+def test_annotations_picture_by_picture_go_on(data, here):
+    stage, asked = stage_of(data), []
+
+    def label(record: Any) -> np.ndarray:
+        asked.append(record.id)
+        if asked == ["p00", "p01", "p02"]:
+            raise KeyboardInterrupt
+        if record.id == "p05" and len(asked) < 10:
+            raise ValueError("no idea")
+        return read_mask(data.select([record.id]).records[0].mask)
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.annotate_each("annotate", label, {"of": "truth"})
+    with pytest.raises(RunError, match="^1 pictures could not be annotated, such as p05: no idea$"):
+        stage.annotate_each("annotate", label, {"of": "truth"})
+    assert asked[3:] == ["p02", "p03", "p04", "p05", "p06", "p07"]
+    folder = stage.annotate_each("annotate", label, {"of": "truth"})
+    assert asked[9:] == ["p05"]
+    assert stage.annotate_each("annotate", label, {"of": "truth"}) == folder
+    assert len(asked) == 10
+    for record in data.records:
+        np.testing.assert_array_equal(read_mask(folder / f"{record.id}.png"), read_mask(record.mask))
 
 
 def test_a_finished_annotation_is_not_looked_at_again(data, here, monkeypatch):
