@@ -2,10 +2,10 @@ r"""AF-SS: whole regions of the picture are classified, and each pixel hears all
 
 Maps of a classifier know classes and no outlines; regions that a picture falls into by its colors have outlines and no
 class. *Selective search* offers regions of all sizes: from a fine segmentation on, the two neighbors that are most
-alike become one, until all is one. Each of these proposals r is classified, and they are *aggregated*:
+alike become one, until all is one. Each of these proposals r is classified, and those for a class are *aggregated*:
 
-.. math:: p_c(r) = \sigma\Big(\frac{1}{|r|} \sum_{u \in r} s_c(u)\Big), \qquad
-    A_c(u) = \frac{1}{|\{r : u \in r\}|} \sum_{r \ni u} p_c(r)
+.. math:: p_c(r) = \frac{1}{|r|} \sum_{u \in r} s_c(u), \qquad
+    A_c(u) = \frac{1}{|\{r : u \in r\}|} \sum_{r \ni u} \max\big(0, p_c(r)\big)
 
 with :math:`s_c` the dense scores of a pooled linear classifier, whose mean over all of the picture is its score: it is
 asked about a region by pooling over the region alone. How alike two neighbors a and b are is
@@ -21,7 +21,8 @@ Decided here:
 - *One round.* Theirs alternates: masks of a segmentation network choose proposals, from which a localization network
   learns, whose aggregated proposals make new masks. Here a table trains one segmentation network a row; so it is
   the first round, and CAM's classifier stands in for the localization network.
-- *Aggregation.* A mean, and over all proposals: how many a pixel lies in says nothing of its class.
+- *Aggregation.* A proposal of a score below zero is not for the class and adds nothing. The mean is over all proposals
+  of a pixel: how many these are says nothing of its class.
 - *Proposals.* One segmentation, with scikit-image's Felzenszwalb and selective search's fast setting (scale and
   smallest region 100, sigma 0.8), and one grouping. Selective search takes several of both, and histograms of texture.
 - *Threshold, background, CRF.* The table's, in place of theirs.
@@ -141,8 +142,8 @@ def aggregate(scores: Tensor, fine: np.ndarray, held: np.ndarray) -> Tensor:
     within = torch.from_numpy(held).to(scores)
     sums = scores.new_zeros(len(scores), held.shape[1]).index_add_(1, places.flatten(), scores.flatten(1))
     areas = torch.bincount(places.flatten(), minlength=held.shape[1]).to(scores)
-    chances = (sums @ within.T / (within @ areas)).sigmoid()  # (C, P)
-    return (chances @ within / within.sum(dim=0))[:, places]
+    own = sums @ within.T / (within @ areas)  # p: (C, P)
+    return (own.relu() @ within / within.sum(dim=0))[:, places]
 
 
 @dataclass(frozen=True)

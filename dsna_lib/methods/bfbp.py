@@ -9,7 +9,7 @@ does, so the places of M are a bag of which some shows each class present, and t
     - \frac{1}{|\bar M|} \sum_{u \notin M} \log f_{0,u}
 
 with f the softmax over classes at each place, T the foreground classes present, T' those absent, and S the smooth
-maximum over the places of M, or over all of them where it says nothing else,
+maximum over the places of M, or over all places where none are named,
 
 .. math:: S_c(M) = \frac1r \log \Big( \frac{1}{|M|} \sum_{u \in M} e^{\,r f_{c,u}} \Big)
 
@@ -38,7 +38,7 @@ from torch.nn import functional
 
 from dsna_lib import attention, crf, maps
 from dsna_lib.attention import AttentionOutput
-from dsna_lib.backbones import weights_digest, weights_name
+from dsna_lib.backbones import Backbone, weights_digest, weights_name
 from dsna_lib.data.pictures import VOID, Record, read_image, write_mask
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.outputs import is_whole
@@ -51,7 +51,8 @@ TINY = 1e-6  # under a logarithm
 
 def prior_maps(model: nn.Module, pictures: Tensor, present: Tensor) -> tuple[AttentionOutput, dict[str, Tensor]]:
     """A :data:`dsna_lib.maps.MapMaker` of the kind ``"prior"``, one map ``(N, 1, h, w)`` in 0..1 for all classes."""
-    levels = [level.float() for level in model.backbone.pyramid(pictures)[-2:]]  # type: ignore[operator]
+    backbone: Backbone = model.backbone  # type: ignore[assignment]  # a plain module's attributes have no types
+    levels = [level.float() for level in backbone.pyramid(pictures)[-2:]]
     features = levels[-1]
     return AttentionOutput(torch.zeros_like(present).float(), None, features, features), {"prior": prior(levels)}
 
@@ -64,9 +65,8 @@ def prior(levels: list[Tensor]) -> Tensor:
         tensor([[[[0., 1.]]]])
     """
     means = [maps.min_max(level.relu().mean(dim=1, keepdim=True)) for level in levels]
-    return maps.min_max(
-        sum((functional.interpolate(mean, means[0].shape[-2:], mode="bilinear") for mean in means), 0.0)
-    )
+    grid = means[0].shape[-2:]
+    return maps.min_max(torch.stack([functional.interpolate(mean, grid, mode="bilinear") for mean in means]).sum(dim=0))
 
 
 def mask_of(likely: np.ndarray, image: np.ndarray, params: str) -> np.ndarray:
@@ -77,12 +77,13 @@ def mask_of(likely: np.ndarray, image: np.ndarray, params: str) -> np.ndarray:
 
 
 def smooth_maximum(f: Tensor, places: Tensor, r: float) -> Tensor:
-    """S of f ``(N, K, n)`` over some places ``(N, n)`` bool: ``(N, K)``; minus infinity where there are none.
+    """S of f ``(N, K, n)`` over some places ``(N, n)`` bool, or all where there are none: ``(N, K)``.
 
     Example:
         >>> smooth_maximum(torch.tensor([[[0.2, 0.8, 0.9]]]), torch.tensor([[True, True, False]]), r=5.0)
         tensor([[0.6709]])
     """
+    places = places | ~places.any(dim=1, keepdim=True)  # of no places, the slope would be no number
     count = places.sum(dim=1, keepdim=True)
     return ((r * f).masked_fill(~places[:, None], -torch.inf).logsumexp(dim=2) - count.log()) / r
 
@@ -110,12 +111,8 @@ class BFBPLoss:
         here = smooth_maximum(f[:, 1:], inside, self.r).clamp_min(TINY).log()
         elsewhere = (1 - smooth_maximum(f[:, 1:], torch.ones_like(inside), self.r)).clamp_min(TINY).log()
         behind = f[:, 0].clamp_min(TINY).log()
-        terms = (
-            _mean(here, present & inside.any(dim=1, keepdim=True)),
-            _mean(elsewhere, ~present),
-            _mean(behind, ~inside),
-        )
-        return -sum(terms, logits.new_zeros(())).mean()
+        shown = _mean(here, present & inside.any(dim=1, keepdim=True))
+        return -(shown + _mean(elsewhere, ~present) + _mean(behind, ~inside)).mean()
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:

@@ -53,17 +53,17 @@ def test_aggregation_is_its_equation() -> None:
     scores, held = rng.normal(size=(3, *fine.shape)), proposals(image, fine)
     got = aggregate(torch.from_numpy(scores), fine, held)
     for c in range(3):
-        chance = [1 / (1 + np.exp(-scores[c][row[fine]].mean())) for row in held]
+        own = [max(0, scores[c][row[fine]].mean()) for row in held]
         for u in np.ndindex(*fine.shape):
-            want = np.mean([chance[p] for p, row in enumerate(held) if row[fine[u]]])
+            want = np.mean([own[p] for p, row in enumerate(held) if row[fine[u]]])
             assert got[(c, *u)].item() == pytest.approx(want)
 
 
 def test_the_whole_picture_is_asked_what_the_classifier_is_asked() -> None:
-    """Of one segment, A is the probability of the picture's score everywhere."""
-    scores = torch.randn(2, 3, 4)
+    """Of one segment, A is the picture's score everywhere, where that speaks for the class."""
+    scores = torch.rand(2, 3, 4) * torch.tensor([1, -1]).view(2, 1, 1)
     got = aggregate(scores, np.zeros((3, 4), int), np.ones((1, 1), bool))
-    torch.testing.assert_close(got, scores.mean(dim=(1, 2)).sigmoid()[:, None, None].expand(2, 3, 4))
+    torch.testing.assert_close(got, scores.mean(dim=(1, 2)).relu()[:, None, None].expand(2, 3, 4))
 
 
 def test_segments_are_numbered_without_gaps_and_follow_edges() -> None:

@@ -84,8 +84,11 @@ def test_the_loss_against_loops() -> None:
     masks[2], masks[3] = 0, VOID  # background alone; foreground alone
     f = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     batch = {"labels": torch.from_numpy(labels).float(), "mask": torch.from_numpy(masks)}
-    got = BFBPLoss()(torch.from_numpy(logits), batch)
+    given = torch.from_numpy(logits).requires_grad_()
+    got = BFBPLoss()(given, batch)
     assert got.item() == pytest.approx(by_loops(f.reshape(5, 4, -1), masks.reshape(5, -1), labels), rel=1e-5)
+    got.backward()
+    assert torch.isfinite(given.grad).all()
 
 
 def test_a_class_learns_inside_the_mask_alone() -> None:
