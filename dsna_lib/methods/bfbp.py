@@ -81,7 +81,7 @@ def smooth_maximum(f: Tensor, places: Tensor, r: float) -> Tensor:
 
     Example:
         >>> smooth_maximum(torch.tensor([[[0.2, 0.8, 0.9]]]), torch.tensor([[True, True, False]]), r=5.0)
-        tensor([[0.6709]])
+        tensor([[0.6711]])
     """
     places = places | ~places.any(dim=1, keepdim=True)  # of no places, the slope would be no number
     count = places.sum(dim=1, keepdim=True)

@@ -37,10 +37,10 @@ def test_small_regions_merge_before_large_ones() -> None:
 
 
 def test_what_fills_its_box_merges_first() -> None:
-    """Segments 0 and 1 lie side by side; 0 and 2 are as small together, and form a corner."""
-    fine = np.array([[0, 0, 1, 1], [2, 3, 3, 3], [2, 3, 3, 3]])
+    """Segments 1 and 2 lie side by side; 0 and 1 are as small together, and form a corner."""
+    fine = np.array([[1, 1, 2, 2], [0, 3, 3, 3], [0, 3, 3, 3]])
     held = proposals(np.zeros((3, 4, 3), np.uint8), fine)
-    assert set(np.flatnonzero(held[4])) == {0, 1}
+    assert set(np.flatnonzero(held[4])) == {1, 2}
 
 
 def test_a_picture_of_one_segment_is_its_own_proposal() -> None:

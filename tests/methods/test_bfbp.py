@@ -16,12 +16,12 @@ from dsna_lib.methods.bfbp import BFBP, BFBPLoss, mask_of, prior, smooth_maximum
 
 
 def test_the_prior_by_hand() -> None:
-    """Means over channels 1 3 5 9 become 0 1/4 1/2 1; the coarser 2 0, where -4 counts as 0, become 1 0.
+    """Means over channels 1 3 5 9 become 0 1/4 1/2 1; the coarser 2 1, where -4 counts as 0, become 1 0.
 
     On the finer grid that is 1 3/4 1/4 0, and the sums 1 1 3/4 1 are scaled to 1 1 0 1.
     """
     fine = torch.tensor([[[[0.0, 2, 4, 8]], [[2.0, 4, 6, 10]]]])
-    coarse = torch.tensor([[[[4.0, 0]], [[0.0, -4]]]])
+    coarse = torch.tensor([[[[4.0, 0]], [[-4.0, 2]]]])
     torch.testing.assert_close(prior([fine, coarse]), torch.tensor([[[[1.0, 1, 0, 1]]]]))
 
 
@@ -57,6 +57,8 @@ def test_the_smooth_maximum_lies_between_mean_and_maximum() -> None:
     assert smooth_maximum(f, places, 5).item() == pytest.approx(want)
     assert smooth_maximum(f, places, 1e-3).item() == pytest.approx(0.5, abs=1e-3)
     assert smooth_maximum(f, places, 80).item() == pytest.approx(0.8, abs=0.01)
+    nowhere, everywhere = torch.zeros_like(places), torch.ones_like(places)
+    torch.testing.assert_close(smooth_maximum(f, nowhere, 5), smooth_maximum(f, everywhere, 5))
 
 
 def by_loops(f: np.ndarray, masks: np.ndarray, labels: np.ndarray, r: float = 5) -> float:

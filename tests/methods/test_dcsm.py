@@ -12,6 +12,7 @@ from torch.nn import functional
 from dsna_lib.attention import AttentionModel, SingleStreamAttention
 from dsna_lib.backbones import Backbone
 from dsna_lib.engine.errors import SettingError
+from dsna_lib.methods import dcsm
 from dsna_lib.methods.dcsm import DCSM, candidates, dcsm_maps, distinct, guided
 
 
@@ -60,6 +61,17 @@ def written_out(model: AttentionModel, picture: torch.Tensor, classes: list[int]
         steepest = [at.abs().amax(dim=1, keepdim=True) for at in (at3, at4)]
         maps.append([functional.interpolate(m, (8, 8), mode="bilinear")[0, 0].detach() for m in steepest])
     return maps
+
+
+def test_slopes_are_guided_and_of_either_sign() -> None:
+    """A slope counts as it arrives, also where it is negative and goes no further down."""
+    model, picture = network(), torch.rand(1, 3, 16, 16)
+    want = written_out(model, picture, [*range(6)])
+    with guided(model) as inputs:
+        scores = model(picture).scores[0]
+        for c in range(6):
+            for mine, theirs in zip(dcsm._slopes(scores[c], inputs), want[c], strict=True):
+                torch.testing.assert_close(mine[0], theirs, atol=1e-7, rtol=1e-4)
 
 
 def test_against_the_equation_written_out() -> None:
