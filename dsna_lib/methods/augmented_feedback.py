@@ -15,7 +15,7 @@ asked about a region by pooling over the region alone. How alike two neighbors a
 with h their histograms of colors, n the pixels of the picture, and box the rectangle around both.
 
 Source: Qi et al., "Augmented Feedback in Semantic Segmentation under Image Level Supervision", ECCV 2016, the row
-*AF-SS*; selective search is by Uijlings et al., IJCV 2013. There is no public code of the former to compare with.
+*AF-SS*; selective search is by Uijlings et al., IJCV 2013. We know of no public code of the former.
 Decided here:
 
 - *One round.* Theirs alternates: masks of a segmentation network choose proposals, from which a localization network

@@ -14,7 +14,7 @@ maximum over the places of M, or over all places where none are named,
 .. math:: S_c(M) = \frac1r \log \Big( \frac{1}{|M|} \sum_{u \in M} e^{\,r f_{c,u}} \Big)
 
 Source: Saleh et al., "Built-in Foreground/Background Prior for Weakly-Supervised Semantic Segmentation", ECCV 2016;
-there is no public code to compare with. Decided here:
+we know of no public code. Decided here:
 
 - *r.* Five, as Pinheiro and Collobert (CVPR 2015) have it, from whom that maximum is.
 - *Network.* The prior is read off the backbone of the table's classifiers as ImageNet left it, once, before anything

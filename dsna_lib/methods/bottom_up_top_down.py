@@ -10,7 +10,7 @@ probability that the unit below was the reason; the marginal probability P of a 
 and a place needs both. *Smoothness* is a conditional random field, whose edges move outlines to those of the picture.
 
 Source: Roy and Todorovic, "Combining Bottom-Up, Top-Down, and Smoothness Cues for Weakly Supervised Image
-Segmentation", CVPR 2017 (*Anirban et al.* in Table IV); there is no public code to compare with. Decided here:
+Segmentation", CVPR 2017 (*Anirban et al.* in Table IV); we know of no public code. Decided here:
 
 - *Parts that stand in.* CAM's classifier for their bottom-up network, and Excitation Backprop for their conditional
   likelihoods of activations, which it resembles.

@@ -11,8 +11,8 @@ with :math:`H^k_c` the positive part of the class activation map of phase k, sca
 first one is only asked, *inference conditional feedback*, and does not learn any more. Adversarial erasing
 (:mod:`dsna_lib.methods.adversarial_erasing`) does the like to pixels.
 
-Source: Kim, Cho, Yoo and Kweon, "Two-Phase Learning for Weakly Supervised Object Localization", ICCV 2017; there is no
-public code to compare with. Decided here:
+Source: Kim, Cho, Yoo and Kweon, "Two-Phase Learning for Weakly Supervised Object Localization", ICCV 2017; we know of
+no public code. Decided here:
 
 - *Networks.* CAM's classifier twice, in place of a VGG-16 with convolutions for its fully connected layers; the second
   starts anew from the backbone's weights and the same seed. Features are suppressed at X, behind the backbone.
