@@ -1,8 +1,8 @@
 """Superpixels: small regions of even color, what they look like, which of them touch, and what they add up to.
 
 They are those of Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 2004, as scikit-image
-computes them. ScribbleSup's graph joins them; BoxSup's candidate segments are merged from them as in selective search
-(Uijlings et al., "Selective Search for Object Recognition", IJCV 2013).
+computes them. ScribbleSup's graph joins them; BoxSup's candidates and AF-SS's proposals are merged from them as in
+selective search (Uijlings et al., "Selective Search for Object Recognition", IJCV 2013).
 """
 
 from __future__ import annotations
