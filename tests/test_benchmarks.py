@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dsna_lib import backbones, maps
+from dsna_lib.attention import AttentionModel, DecoupledAttention
 from dsna_lib.book import photos
 from dsna_lib.cli.main import parser
 from dsna_lib.config import recipe
@@ -148,19 +149,39 @@ def test_the_crf_is_timed_on_one_process_and_on_two(monkeypatch: pytest.MonkeyPa
     assert measured == seconds | {"ratio": 2.0, "pictures": 4}
 
 
-def test_the_backends_of_the_crf_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3."""
-    module, now, turns = script("segmentation_speed"), [0.0], []
+def test_the_backends_of_the_crf_are_timed_in_turns_and_compared(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3, and a quarter of whose labels differ."""
+    module, now, turns = script("crf_backends"), [0.0], []
 
-    def refine(image: np.ndarray, probabilities: np.ndarray, params: str, backend: str) -> None:
-        turns.append((backend, max(image.shape)))
+    def refine(image: np.ndarray, likely: np.ndarray, params: str, backend: str) -> np.ndarray:
+        turns.append(backend)
         now[0] += {"pydensecrf": 2, "torch": 3}[backend]
+        return np.array([0, 1, 1, 1 if backend == "torch" else 2])
 
+    photograph = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 2))
+    monkeypatch.setattr(module.crf, "require", lambda backend: None)
+    monkeypatch.setattr(module, "annotated", lambda size: [("cat", *photograph), ("dog", *photograph)])
     monkeypatch.setattr(module.crf, "refine", refine)
     monkeypatch.setattr(module, "time", SimpleNamespace(process_time=lambda: now[0]))
-    measured = module.crf_backends(argparse.Namespace(size=64, rounds=2))
-    assert measured == {"pydensecrf_seconds": 2.0, "torch_seconds": 3.0, "ratio": 1.5, "photographs": 3}
-    assert turns == [("pydensecrf", 64), ("torch", 64)] * 6
+    module.main(["--rounds", "2", "--name", "backends"])
+    seconds = {"pydensecrf_seconds": 2.0, "torch_seconds": 3.0, "ratio": 1.5}
+    agreement = {"agreement": 75.0, "of_each": {"cat": 75.0, "dog": 75.0}}
+    assert read_json("results/backends.json")["values"] == seconds | agreement
+    assert turns == ["pydensecrf", "torch"] * 4
+
+
+def test_the_crf_starts_from_annotations_of_the_four_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("crf_backends")
+    model = AttentionModel(tiny.backbone(), DecoupledAttention(8, 20)).eval()
+    monkeypatch.setattr(module.attention, "load", lambda *_: model)
+    seen = list(module.annotated(size=64))
+    assert [name for name, _, _ in seen] == ["cat", "astronaut", "motorcycle", "grace_hopper"]
+    for _, image, likely in seen:
+        assert max(image.shape) == 64
+        assert likely.shape == (21, *image.shape[:2])
+        assert np.flatnonzero(likely.any(axis=(1, 2))).size == 2
 
 
 def test_the_cost_of_annotations_is_written(in_folder: Path, capsys: pytest.CaptureFixture) -> None:
