@@ -152,7 +152,7 @@ def test_the_crf_is_timed_on_one_process_and_on_two(monkeypatch: pytest.MonkeyPa
 def test_the_backends_of_the_crf_are_timed_in_turns_and_compared(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3, which gives 1 of 2 pixels otherwise."""
+    """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3, with another label at 1 of 2."""
     module, now, turns = script("crf_backends"), [0.0], []
     made = {"pydensecrf": [[0.9, 0.6]], "torch": [[0.9, 0.4]]}  # of the first of two classes
 
