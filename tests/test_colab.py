@@ -108,11 +108,13 @@ def test_elsewhere_it_does_nothing(colab: Path, tmp_path: Path, address: str) ->
 
 
 def notebook_of(folder: Path, *sources: str) -> Path:
-    """A notebook of parameters and code."""
+    """A notebook of parameters and code, in a new folder."""
     code = [nbformat.v4.new_code_cell(source) for source in sources]
     code[0].metadata["tags"] = ["parameters"]
-    path = folder / f"{len(sources)}_cells.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=code), path)
+    path = folder / "cells.ipynb"
+    folder.mkdir()
+    python = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=python), path)
     return path
 
 
@@ -123,17 +125,17 @@ def test_notebooks_are_tried_alone_and_one_that_stops_is_named(
     shortened = (
         "from dsna_lib.config import recipe\nassert (profile, recipe.load(profile).training.epochs) == ('colab', 1)"
     )
-    good = notebook_of(tmp_path, 'profile: str = "cpu"', shortened)
-    bad = notebook_of(tmp_path, "seed: int = 0", "seed = 1", "assert not seed, 'there is a seed'")
+    good = notebook_of(tmp_path / "good", 'profile: str = "cpu"', shortened)
+    bad = notebook_of(tmp_path / "bad", "seed: int = 0", "seed = 1", "assert not seed, 'there is a seed'")
     monkeypatch.setattr("sys.argv", ["try_colab.py", str(tmp_path / "out"), str(good), str(bad)])
     with pytest.raises(SystemExit, match="^1$"):
         try_colab.main()
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("2_cells: ")
+    assert first.startswith(f"{good}: ")
     assert first.endswith(" s, ok")
-    assert second.startswith("3_cells: ")
+    assert second.startswith(f"{bad}: ")
     assert second.endswith("AssertionError: there is a seed")
-    assert (tmp_path / "out" / "3_cells" / "ran.ipynb").is_file()
+    assert (tmp_path / "out" / "bad" / "cells" / "ran.ipynb").is_file()
 
 
 @pytest.mark.parametrize("name", try_colab.SHORTER)

@@ -2,7 +2,7 @@
 
 The place is a virtual environment that sees this one's packages, but for the library; pip works there without a
 network. Chapters run in profile ``colab``, on copies that ask for no GPU, draw few pictures and train a few steps:
-tried is that every cell runs, not what comes of it. ``FOLDER/NOTEBOOK/ran.ipynb`` is what ran, also where it stopped.
+tried is that every cell runs, not what comes of it. Each leaves a ``ran.ipynb``, also where it stopped.
 
 Example:
     python tools/try_colab.py runs/colab notebooks/*.ipynb exercises/source/04*.ipynb
@@ -113,10 +113,10 @@ def main() -> None:
         text, start = notebook.read_text(), time.monotonic()
         chosen = [("profile", "colab"), *args.parameter]
         given = [word for name, value in chosen if f'"{name}: ' in text for word in ("-p", name, value)]
-        done = execute(python, notebook, address, place / notebook.stem, given)
+        done = execute(python, notebook, address, place / notebook.parent.name / notebook.stem, given)
         failed += done.returncode != 0
         said = "ok" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
-        print(f"{notebook.stem}: {time.monotonic() - start:.0f} s, {said}", flush=True)
+        print(f"{notebook}: {time.monotonic() - start:.0f} s, {said}", flush=True)
     sys.exit(min(failed, 1))
 
 
