@@ -5,7 +5,6 @@
   median steps is reported. What the checkpoint at the end of an epoch takes is not a step's and is left out.
 - Reading pictures: the share of the bare loop's step that it waits for its loader.
 - The CRF: seconds a picture with one process and with two, once all processes run (starting them takes seconds).
-- Its backends: pydensecrf and PyTorch in turns on photographs, on one core; the ratio of the medians is reported.
 
     python benchmarks/segmentation_speed.py --backbone vgg16 --precision bf16 [--name segmentation_speed]
 """
@@ -20,13 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from skimage import data
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from dsna_lib import crf, training
-from dsna_lib.book import photos
 from dsna_lib.config.segmentation import SegmentationConfig
 from dsna_lib.config.training import SegmentationTraining
 from dsna_lib.data import Pictures, minivoc, transforms
@@ -38,7 +35,6 @@ from dsna_lib.segmentation import networks
 from dsna_lib.segmentation.training import train_segmentation
 
 SKIPPED = 2  # steps that warm up, of each turn
-PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")  # of scikit-image
 
 
 def own_loop(model: nn.Module, pictures: Pictures, config: SegmentationTraining) -> list[float]:
@@ -132,32 +128,6 @@ def crf_processes(args: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def crf_backends(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds of one core a photograph by each backend, in turns; the processor's clock leaves out other programs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {"pydensecrf": [], "torch": []}
-    try:
-        for name in PHOTOGRAPHS:
-            image = photos.reduced(getattr(data, name)(), args.size)
-            annotation = (image.mean(axis=2) > image.mean()).astype("uint8")
-            probabilities = crf.class_probabilities(annotation, [0], 1)
-            for _ in range(args.rounds):
-                for backend, took in seconds.items():
-                    start = time.process_time()
-                    crf.refine(image, probabilities, "sec", backend)
-                    took.append(time.process_time() - start)
-    finally:
-        torch.set_num_threads(threads)
-    theirs, ours = (statistics.median(seconds[backend]) for backend in ("pydensecrf", "torch"))
-    return {
-        "pydensecrf_seconds": round(theirs, 3),
-        "torch_seconds": round(ours, 3),
-        "ratio": round(ours / theirs, 2),
-        "photographs": len(PHOTOGRAPHS),
-    }
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     ask.add_argument("--size", type=int, default=500, help="longer side of the CRF's pictures in pixels")
     ask.add_argument("--name", default="", help="results/NAME.json is written")
     args = ask.parse_args(arguments)
-    values = {"step": steps(args), "crf": crf_processes(args), "backends": crf_backends(args)}
+    values = {"step": steps(args), "crf": crf_processes(args)}
     for name, measures in values.items():
         print(name, ", ".join(f"{key} {value}" for key, value in measures.items()))
     if args.name:

@@ -60,6 +60,21 @@ def pseudo_annotation(
         >>> pseudo_annotation(torch.rand(20, 14, 14), torch.rand(512, 14, 14), [7], (300, 451)).shape
         torch.Size([300, 451])
     """
+    if not labels:
+        raise ValueError("labels is empty: a pseudo-annotation needs at least one class that is present")
+    return annotate_labeled(maps, features, labels, size, foreground_threshold, background_threshold, upsample_first)
+
+
+def annotate_labeled(
+    maps: Tensor,
+    features: Tensor,
+    labels: Sequence[int],
+    size: tuple[int, int],
+    foreground_threshold: float = FOREGROUND_THRESHOLD,
+    background_threshold: float = BACKGROUND_THRESHOLD,
+    upsample_first: bool = True,
+) -> Tensor:
+    """As :func:`pseudo_annotation`, for pictures of a data set: one without any label is background everywhere."""
     labels = sorted(set(labels))
     planes = cues(maps, features, labels, size if upsample_first else maps.shape[-2:])
     annotation = combine(*regions(planes, foreground_threshold, background_threshold), labels)
@@ -78,8 +93,6 @@ class Cues(NamedTuple):
 
 def cues(maps: Tensor, features: Tensor, labels: Sequence[int], size: Sequence[int]) -> Cues:
     """The maps of the classes present and the background cue, at a size; arguments as in :func:`pseudo_annotation`."""
-    if not labels:
-        raise ValueError("labels is empty: a pseudo-annotation needs at least one class that is present")
     if maps.ndim != 3 or features.ndim != 3 or maps.shape[-2:] != features.shape[-2:]:
         given = f"maps {tuple(maps.shape)} and features {tuple(features.shape)}"
         raise ValueError(f"{given} must be (C, h, w) and (D, h, w)")
@@ -110,9 +123,10 @@ def combine(foreground: Tensor, background: Tensor, labels: Sequence[int]) -> Te
     """Hard labels from :func:`regions`: foreground beats background, the smallest region beats larger ones.
 
     Returns:
-        ``(H, W)`` uint8: 0 background, label + 1 for the K 0-based `labels`, 255 where nobody claims.
+        ``(H, W)`` uint8: 0 background, label + 1 for the K 0-based `labels`, 255 where nobody claims. Without any
+        label all is background.
     """
-    annotation = torch.full_like(background, VOID, dtype=torch.uint8)
+    annotation = torch.full_like(background, VOID if labels else 0, dtype=torch.uint8)
     annotation[background] = 0
     # Painted from the largest region to the smallest, the smallest stays on top.
     areas = foreground.sum(dim=(-2, -1)).tolist()
@@ -178,8 +192,7 @@ def annotate_split(
                 if planes is None:
                     raise ValueError(f"this model has no {kind} map, only {', '.join(picture.maps)}")
                 given = planes, picture.features, record.labels, picture.size
-                annotation = pseudo_annotation(*given, *thresholds) if record.labels else torch.zeros(picture.size)
-                write_mask(file, annotation.cpu().numpy())
+                write_mask(file, annotate_labeled(*given, *thresholds).cpu().numpy())
             (report.written if absent else report.skipped).append(record.id)
         except ValueError as error:
             report.failed[record.id] = str(error)

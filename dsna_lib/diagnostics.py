@@ -18,10 +18,12 @@ def hold_out(pictures: Pictures, share: float) -> tuple[Pictures, Pictures]:
     """Split pictures into those to learn from and a share that is kept aside; it may be empty.
 
     The class that is seldom among those kept aside gives the next one, as long as half of its pictures are left to
-    learn from: a mean over classes is noise where a rare class is measured on one picture or two.
+    learn from: a mean over classes is noise where a rare class is measured on one picture or two. Pictures without any
+    class count as one of their own: of a single class, only they tell how well it is recognized.
     """
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).numpy()
-    shown = pictures.targets().numpy().astype(bool)[order]  # (pictures, classes)
+    classes = pictures.targets().numpy().astype(bool)[order]
+    shown = np.column_stack([classes, ~classes.any(axis=1)])  # (pictures, classes + 1)
     held = np.zeros(len(pictures), bool)
     for _ in range(round(share * len(pictures))):
         counts = shown[held].sum(0)
@@ -41,6 +43,12 @@ def spread(pictures: Pictures, count: int) -> Pictures:
     total, count = len(pictures), min(count, len(pictures))
     places = [(2 * part + 1) * total // (2 * count) for part in range(count)]  # the middles of equal parts
     return pictures.with_records([pictures.records[place] for place in places])
+
+
+def tells_apart(pictures: Pictures) -> bool:
+    """Whether some of the pictures show a class and others do not: else any order of them is a perfect one."""
+    shown = pictures.targets().mean(dim=0) if len(pictures) else torch.zeros(0)
+    return bool(((shown > 0) & (shown < 1)).any())
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import transforms
 from dsna_lib.data.pictures import Pictures
 from dsna_lib.data.sampling import BalancedSampler
-from dsna_lib.diagnostics import examine, hold_out, mean_average_precision
+from dsna_lib.diagnostics import examine, hold_out, mean_average_precision, tells_apart
 from dsna_lib.engine import devices, runs
 from dsna_lib.engine.errors import DsnaError
 from dsna_lib.engine.files import append_line, read_json_lines, write_atomically
@@ -105,7 +105,8 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
     """Train an attention model in place, on pictures and their image labels and nothing else; see :func:`fit`.
 
     The pictures' transform is replaced by the random training transform. On those that the configuration holds out,
-    the classifier's mean average precision is measured as it learns: a learning curve, see :func:`read_curve`.
+    the classifier's mean average precision is measured as it learns: a learning curve, see :func:`read_curve`. There is
+    none where all of them show the same: their order, whatever it is, has a precision of 1.
     """
     learned, held = hold_out(pictures, config.held_out)
     augmented = learned.with_transform(augmentation(config), seed=config.seed)
@@ -120,7 +121,7 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
     def precision_of(model: AttentionModel) -> dict[str, float]:
         return {"mean_average_precision": mean_average_precision(model, held, config.held_out_size or config.crop)}
 
-    measure = precision_of if len(held) else None
+    measure = precision_of if tells_apart(held) else None
     with remembering(model, config):
         return fit(model, augmented, groups, loss_of, config, folder, measure)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dsna_lib import backbones, maps
+from dsna_lib.attention import AttentionModel, DecoupledAttention
 from dsna_lib.book import photos
 from dsna_lib.cli.main import parser
 from dsna_lib.config import recipe
@@ -149,19 +150,42 @@ def test_the_crf_is_timed_on_one_process_and_on_two(monkeypatch: pytest.MonkeyPa
     assert measured == seconds | {"ratio": 2.0, "pictures": 4}
 
 
-def test_the_backends_of_the_crf_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3."""
-    module, now, turns = script("segmentation_speed"), [0.0], []
+def test_the_backends_of_the_crf_are_timed_in_turns_and_compared(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of our own: pydensecrf takes 2 seconds a photograph, PyTorch 3, with another label at 1 of 2."""
+    module, now, turns = script("crf_backends"), [0.0], []
+    made = {"pydensecrf": [[0.9, 0.6]], "torch": [[0.9, 0.4]]}  # of the first of two classes
 
-    def refine(image: np.ndarray, probabilities: np.ndarray, params: str, backend: str) -> None:
-        turns.append((backend, max(image.shape)))
+    def marginals(image: np.ndarray, likely: np.ndarray, params: str, backend: str) -> np.ndarray:
+        turns.append(backend)
         now[0] += {"pydensecrf": 2, "torch": 3}[backend]
+        first = np.array(made[backend])
+        return np.stack([first, 1 - first])
 
-    monkeypatch.setattr(module.crf, "refine", refine)
+    photograph = np.zeros((1, 2, 3), np.uint8), np.zeros((2, 1, 2))
+    monkeypatch.setattr(module.crf, "require", lambda backend: None)
+    monkeypatch.setattr(module, "annotated", lambda size: [photograph, photograph])
+    monkeypatch.setattr(module.crf, "marginals", marginals)
     monkeypatch.setattr(module, "time", SimpleNamespace(process_time=lambda: now[0]))
-    measured = module.crf_backends(argparse.Namespace(size=64, rounds=2))
-    assert measured == {"pydensecrf_seconds": 2.0, "torch_seconds": 3.0, "ratio": 1.5, "photographs": 3}
-    assert turns == [("pydensecrf", 64), ("torch", 64)] * 6
+    module.main(["--rounds", "2", "--name", "backends"])
+    seconds = {"pydensecrf_seconds": 2.0, "torch_seconds": 3.0, "ratio": 1.5}
+    apart = {"pixels": 4, "other_labels": 2, "largest_difference": 0.2}
+    assert read_json("results/backends.json")["values"] == seconds | apart
+    assert turns == ["pydensecrf", "torch"] * 4
+
+
+def test_the_crf_starts_from_annotations_of_the_four_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, asked = script("crf_backends"), []
+    model = AttentionModel(tiny.backbone(), DecoupledAttention(8, 20)).eval()
+    monkeypatch.setattr(module.attention, "load", lambda path, names: asked.append(path) or model)
+    seen = list(module.annotated(size=64))
+    assert asked == [module.checkpoints.ATTENTION]
+    assert len(seen) == 4
+    for image, likely in seen:
+        assert max(image.shape) == 64
+        assert likely.shape == (21, *image.shape[:2])
+        assert len(np.flatnonzero(likely.any(axis=(1, 2)))) == 2
 
 
 def test_the_cost_of_annotations_is_written(in_folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,26 +1,19 @@
-"""A notebook alone in a Python like Colab's: torch and all other packages are there, the library is not.
-
-The place is a virtual environment of its own that sees this one's packages, but for the library. pip works without a
-network: what the first cell would fetch from the package index is among the packages that are there.
-"""
+"""A notebook alone in a Python like Colab's, see ``tools/try_colab.py``: all packages are there, the library is not."""
 
 import importlib.metadata
 import json
-import os
-import shutil
 import subprocess
-import sysconfig
-import venv
 from pathlib import Path
 
+import nbformat
 import pytest
 import scripts
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-INSTALLED = Path(sysconfig.get_path("purelib"))
 
 set_repository = scripts.load("tools/set_repository.py")
+try_colab = scripts.load("tools/try_colab.py")
 
 # Where things come from after the first cells, in the same process and in a new one elsewhere.
 LOOK = """
@@ -41,46 +34,22 @@ subprocess.run([sys.executable, "-c", look], cwd="/", check=True)
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a repository that holds the working tree as it is, as far as an installation takes it."""
-    place = tmp_path_factory.mktemp("repository")
-    for name in ("dsna_lib", "recipes", "results"):
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, place)
-    commit = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false", "commit"]
-    for arguments in (["init"], ["add", "."], [*commit, "--message", "the working tree"]):
-        subprocess.run(["git", *arguments], cwd=place, check=True, capture_output=True)
-    return place.as_uri()
+    return try_colab.repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a virtual environment with all packages of this one but the library."""
     place = tmp_path_factory.mktemp("colab")
-    preinstalled = place / "preinstalled"
-    preinstalled.mkdir()
-    for entry in INSTALLED.iterdir():
-        if entry.suffix != ".pth" and not entry.name.startswith(("__editable__", "dsna_book", "__pycache__")):
-            (preinstalled / entry.name).symlink_to(entry)
-    venv.create(place / "env", with_pip=False)
-    (packages(place) / "preinstalled.pth").write_text(f"{preinstalled}\n")
+    try_colab.environment(place)
     return place
 
 
-def packages(colab: Path) -> Path:
-    """The folder into which pip installs there."""
-    environment = {"base": str(colab / "env"), "platbase": str(colab / "env")}
-    return Path(sysconfig.get_path("purelib", scheme="venv", vars=environment))
-
-
-def run(colab: Path, code: str, folder: Path, release: str = "") -> subprocess.CompletedProcess:
+def run(colab: Path, code: str, folder: Path, release: bool = False) -> subprocess.CompletedProcess:
     """Run code in an empty folder there; with a release, the environment says that this is Colab."""
-    hidden = ("PYTHON", "PIP_", "COLAB", "COV", "DSNA")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
-    # For pip, a false "no build isolation" turns the isolation off, which would need a network.
-    environment |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull}
-    environment |= {"COLAB_RELEASE_TAG": release} if release else {}
     python = colab / "env" / "bin" / "python"
-    return subprocess.run([python, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    env = try_colab.variables(release)
+    return subprocess.run([python, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
 
 
 def first_cells(path: Path, address: str, count: int = 3) -> str:
@@ -91,7 +60,10 @@ def first_cells(path: Path, address: str, count: int = 3) -> str:
 
 def records() -> dict[str, tuple[int, int]]:
     """Size and time of what says which files of torch and numpy are installed."""
-    found = [*INSTALLED.glob("torch-*.dist-info/RECORD"), *INSTALLED.glob("numpy-*.dist-info/RECORD")]
+    found = [
+        *try_colab.INSTALLED.glob("torch-*.dist-info/RECORD"),
+        *try_colab.INSTALLED.glob("numpy-*.dist-info/RECORD"),
+    ]
     assert len(found) == 2
     return {path.parent.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
 
@@ -103,7 +75,7 @@ def test_the_library_is_missing_before(colab: Path, tmp_path: Path) -> None:
 def test_a_notebook_alone_installs_the_library_and_nothing_else(colab: Path, repository: str, tmp_path: Path) -> None:
     before = records()
     (notebook,) = (path for path in NOTEBOOKS if path.name.startswith("04"))  # its set-up needs no data
-    done = run(colab, first_cells(notebook, repository) + LOOK, tmp_path, release="release-colab")
+    done = run(colab, first_cells(notebook, repository) + LOOK, tmp_path, release=True)
     assert done.returncode == 0, done.stderr
     here, elsewhere = (json.loads(line) for line in done.stdout.splitlines())
     assert here == elsewhere
@@ -114,15 +86,13 @@ def test_a_notebook_alone_installs_the_library_and_nothing_else(colab: Path, rep
         assert version == importlib.metadata.version(name)
         assert Path(file).is_relative_to(colab / "preinstalled")
     assert records() == before
-    new = {path.name for path in packages(colab).iterdir()} - {"preinstalled.pth", "__pycache__"}
+    new = {path.name for path in try_colab.packages(colab).iterdir()} - {"preinstalled.pth", "__pycache__"}
     assert new
     assert [name for name in new if "dsna_book" not in name] == []
 
 
 def test_without_an_address_it_asks_for_one_and_stops(colab: Path, tmp_path: Path) -> None:
-    stopped = run(
-        colab, first_cells(NOTEBOOKS[0], "", count=1) + "\nprint('went on')", tmp_path, release="release-colab"
-    )
+    stopped = run(colab, first_cells(NOTEBOOKS[0], "", count=1) + "\nprint('went on')", tmp_path, release=True)
     assert stopped.returncode == 1
     assert stopped.stdout == ""
     (sentence,) = stopped.stderr.splitlines()
@@ -135,6 +105,45 @@ def test_elsewhere_it_does_nothing(colab: Path, tmp_path: Path, address: str) ->
     done = run(colab, first_cells(NOTEBOOKS[0], address, count=1), tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def notebook_of(folder: Path, *sources: str) -> Path:
+    """A notebook of parameters and code, in a new folder."""
+    code = [nbformat.v4.new_code_cell(source) for source in sources]
+    code[0].metadata["tags"] = ["parameters"]
+    path = folder / "cells.ipynb"
+    folder.mkdir()
+    python = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=python), path)
+    return path
+
+
+def test_notebooks_are_tried_alone_and_one_that_stops_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The library comes from the shortened copy, and the profile is Colab's."""
+    shortened = (
+        "from dsna_lib.config import recipe\nassert (profile, recipe.load(profile).training.epochs) == ('colab', 1)"
+    )
+    good = notebook_of(tmp_path / "good", 'profile: str = "cpu"', shortened)
+    bad = notebook_of(tmp_path / "bad", "seed: int = 0", "seed = 1", "assert not seed, 'there is a seed'")
+    monkeypatch.setattr("sys.argv", ["try_colab.py", str(tmp_path / "out"), str(good), str(bad)])
+    with pytest.raises(SystemExit, match="^1$"):
+        try_colab.main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{good}: ")
+    assert first.endswith(" s, ok")
+    assert second.startswith(f"{bad}: ")
+    assert second.endswith("AssertionError: there is a seed")
+    assert (tmp_path / "out" / "bad" / "cells" / "ran.ipynb").is_file()
+
+
+@pytest.mark.parametrize("name", try_colab.SHORTER)
+def test_what_is_shortened_is_there(name: str) -> None:
+    (path,) = (path for path in (ROOT / name, ROOT / "notebooks" / name) if path.is_file())
+    assert try_colab.shorter(name, path.read_text()) != path.read_text()
+    with pytest.raises(SystemExit, match=f"^{name} no longer holds .* once: mend SHORTER"):
+        try_colab.shorter(name, "")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

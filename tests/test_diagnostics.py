@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dsna_lib.attention import AttentionOutput
 from dsna_lib.data import Pictures, transforms
-from dsna_lib.diagnostics import examine, hold_out, mean_average_precision, spread
+from dsna_lib.diagnostics import examine, hold_out, mean_average_precision, spread, tells_apart
 
 
 class ByHand(nn.Module):
@@ -56,6 +56,24 @@ def test_a_share_is_held_out_and_the_same_one_again(tmp_path, total, share, held
     assert aside.records == hold_out(split, share)[1].records
     assert sorted([*learned.records, *aside.records], key=split.records.index) == split.records
     assert learned.records == sorted(learned.records, key=split.records.index)
+
+
+def test_pictures_without_any_class_are_held_out_as_often_as_a_class(split):
+    """Of one class they are the only ones to tell it from; where they are few, half of them are left to learn from."""
+    counts = []
+    for number in (12, 4):
+        some = labeled(split, *[(0,)] * 12, *[()] * number)
+        _, aside = hold_out(some, 0.5)
+        counts.append((len(aside), sum(not record.labels for record in aside.records)))
+        assert tells_apart(aside)
+    assert counts == [(12, 6), (8, 2)]
+
+
+@pytest.mark.parametrize(
+    "labels, said", [([], False), ([()], False), ([(0,), (0,)], False), ([(0,), ()], True), ([(0, 1), (0,)], True)]
+)
+def test_an_order_says_something_where_a_class_is_not_everywhere(split, labels, said):
+    assert tells_apart(labeled(split, *labels)) is said
 
 
 def test_mean_average_precision_equals_scikit_learns(split):

@@ -21,17 +21,19 @@ set_repository = scripts.load("tools/set_repository.py")
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
-    """A copy of what the address is written to, three notebooks of it, without an address."""
-    (tmp_path / "notebooks").mkdir()
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[:3]:
-        shutil.copy(path, tmp_path / "notebooks")
+    """A copy of what the address is written to, three notebooks of each folder, without an address."""
+    for folder in set_repository.NOTEBOOKS:
+        (tmp_path / folder).mkdir(parents=True)
+        for path in sorted((ROOT / folder).glob("*.ipynb"))[:3]:
+            shutil.copy(path, tmp_path / folder)
     shutil.copy(ROOT / "_config.yml", tmp_path)
     set_repository.main([""], tmp_path)
     return tmp_path
 
 
 def contents(book: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in (book / "_config.yml", *sorted(book.glob("notebooks/*.ipynb")))}
+    paths = (book / "_config.yml", *sorted(book.rglob("*.ipynb")))
+    return {path.relative_to(book).as_posix(): path.read_text() for path in paths}
 
 
 def first_code(text: str) -> dict:
@@ -58,6 +60,7 @@ def test_an_address_is_written_to_all_places(book: Path) -> None:
     assert config["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
     assert config["html"]["use_repository_button"] is True
     assert config["html"]["baseurl"] == "https://some-one.github.io/dsna.book/"
+    assert len(after) == 9
     for name, text in after.items():
         assert f'REPOSITORY = "{ADDRESS}"' in "".join(first_code(text)["source"])
         # Nothing but this one line of a notebook changes.

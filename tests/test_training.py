@@ -449,6 +449,15 @@ def test_a_learning_curve_is_measured_on_what_is_held_out(tmp_path, split):
     assert curve["mean_average_precision"][-1] == pytest.approx(np.mean(expected), abs=1e-4)
 
 
+@pytest.mark.parametrize("negatives, points", [(0, 0), (4, 10)])
+def test_one_class_alone_has_a_curve_where_some_pictures_do_not_show_it(tmp_path, negatives, points):
+    split = tiny.pictures(tmp_path / "data", 24)
+    labels = [()] * negatives + [(0,)] * (24 - negatives)
+    records = [replace(record, labels=each) for record, each in zip(split.records, labels, strict=True)]
+    train_attention(tiny.model(), split.with_records(records), HOLDING, tmp_path / "run")
+    assert len(training.read_curve(tmp_path / "run")["step"]) == points
+
+
 def test_a_killed_run_with_a_curve_and_balanced_drawing_goes_on(tmp_path, split, monkeypatch):
     config = replace(HOLDING, balance=1.0, held_out=0.25, checkpoint_every=1)
     whole, broken = tiny.model(), tiny.model()

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Colab opens notebooks of GitHub only.
 ADDRESS = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[\w.-]+")
 COLAB = "https://colab.research.google.com"
+# What is opened there: chapters, and exercises with and without their solutions.
+NOTEBOOKS = ("notebooks", "exercises/source", "exercises/release")
 
 # The first code cell of every notebook. In Colab, torch, numpy and all else that is large are there, hence --no-deps;
 # a clone rather than a plain installation, because the chapters show the tables in results/.
@@ -107,7 +109,7 @@ def places(root: Path, address: str) -> dict[Path, str]:
     """
     config = root / "_config.yml"
     wanted = {config: with_address(config.read_text(), address)}
-    for path in sorted((root / "notebooks").glob("*.ipynb")):
+    for path in sorted(path for folder in NOTEBOOKS for path in (root / folder).glob("*.ipynb")):
         notebook = with_cell(json.loads(path.read_text()), address)
         wanted[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     return wanted

@@ -12,6 +12,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from inspect import cleandoc
 from types import NoneType
 from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -43,12 +44,13 @@ def configuration(cls: type[T]) -> type[T]:
     if not hasattr(made, "__post_init__"):
         made.__post_init__ = check
     made = dataclasses.dataclass(frozen=True)(made)
-    kinds, lines = types_of(made), [f"{made.__doc__ or ''}".rstrip(), "", "    Attributes:"]
+    # Python 3.13 takes the indent of docstrings away by itself.
+    kinds, lines = types_of(made), [cleandoc(made.__doc__ or ""), "", "Attributes:"]
     for field in dataclasses.fields(made):
         if "help" in field.metadata:
             told = [field.metadata["help"], limits(field.metadata), _or(choices(kinds[field.name]))]
-            lines.append(f"        {field.name}: {'; '.join(filter(None, told))}.")
-    made.__doc__ = "\n".join([*lines, "    "])
+            lines.append(f"    {field.name}: {'; '.join(filter(None, told))}.")
+    made.__doc__ = "\n".join(lines)
     return made
 
 

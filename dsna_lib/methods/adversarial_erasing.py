@@ -104,7 +104,8 @@ def mine(
 
     Args:
         config: CAM's classifier: head ``"single_stream"`` with dropout 0.
-        pictures: with image labels; masks are not read.
+        pictures: with image labels; masks are not read. In one without any label nothing is mined or erased: all
+            classifiers learn from it as it is, and it is annotated as background.
         training: of the classifiers.
         folder: where to; by default the folder that configuration, data and code determine.
         steps: how many, from 1 on.
@@ -115,11 +116,11 @@ def mine(
         The folders of the annotations, ``step-1`` to ``step-{steps}``.
 
     Raises:
-        ValueError: no step, another head, or a picture without a label.
+        ValueError: no step, or another head.
         PictureError, TrainingError: an unreadable picture, or a training that fails.
         RunError: `folder` was mined with other settings.
     """
-    _check(config, pictures, steps)
+    _check(config, steps)
     pictures, thresholds = without_masks(pictures), (threshold, background_threshold)
     views: dict[str, Any] = {"scales": tuple(scales), "flip": flip}
     identity = {
@@ -148,7 +149,7 @@ def mine(
     return [run.folder / f"step-{step}" for step in range(1, steps + 1)]
 
 
-def _check(config: ModelConfig, pictures: Pictures, steps: int) -> None:
+def _check(config: ModelConfig, steps: int) -> None:
     if steps < 1:
         raise ValueError(f"steps={steps}: mining takes at least 1 step")
     if config.head != "single_stream" or config.dropout != 0:
@@ -156,8 +157,6 @@ def _check(config: ModelConfig, pictures: Pictures, steps: int) -> None:
             f"head {config.head!r} with dropout {config.dropout:g} is not CAM's classifier: "
             "use head 'single_stream' with dropout 0"
         )
-    if bare := [record.id for record in pictures.records if not record.labels]:
-        raise ValueError(f"{len(bare)} of {len(pictures)} pictures, first {bare[0]!r}, have no label: leave them out")
 
 
 def _unfinished(pictures: Pictures, folder: Path, batch_size: int) -> list[int]:

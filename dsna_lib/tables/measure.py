@@ -332,7 +332,7 @@ def measure(
         summed = usual.features.sum(dim=0, keepdim=True)  # all that annotating needs
         for protocol in protocols:
             planes, first = _averaged(at_scale, protocol), protocol.upsample_first
-            annotation = annotate.pseudo_annotation(planes, summed, record.labels, usual.size, *thresholds, first)
+            annotation = annotate.annotate_labeled(planes, summed, record.labels, usual.size, *thresholds, first)
             counts[protocol].append(counts_of(annotation.cpu(), truth, classes))
             if protocol in plain:
                 cues = annotate.cues(planes, summed, record.labels, usual.size)

@@ -146,7 +146,7 @@ def run_tables(
         units = heads_of([table], seeds)
         values = summarize(table, {unit: done[unit][0] for unit in units}, seeds)
         trained = {unit: done[unit][1] for unit in units}
-        results.append(with_trainings(values, experiment.provenance() | how, trained))
+        results.append(with_trainings(values, experiment, how, trained))
     return results
 
 
@@ -157,14 +157,14 @@ def heads_of(tables: Sequence[Table], seeds: int) -> list[Unit]:
 
 
 def with_trainings(
-    values: dict[str, Any], provenance: dict[str, Any], trained: Mapping[Unit, Mapping[str, Any]]
+    values: dict[str, Any], experiment: Experiment, how: dict[str, Any], trained: Mapping[Unit, Mapping[str, Any]]
 ) -> Result:
-    """A table with where its models come from, and what their own reports warn of."""
-    warned, by_seed = [], dict[str, dict[str, Any]]()
-    for unit, how in trained.items():
-        by_seed.setdefault(str(unit.what), {})[str(unit.seed)] = how
-        warned += [f"{unit}: {warning}" for warning in how.get("metrics", {}).get("warnings", [])]
-    return values | {"warnings": warned}, provenance | {"trained": by_seed}
+    """A table with where its numbers come from, and what the pictures and the models' own reports warn of."""
+    warned, by_seed = sources.one_sided(experiment.mining), dict[str, dict[str, Any]]()
+    for unit, model in trained.items():
+        by_seed.setdefault(str(unit.what), {})[str(unit.seed)] = model
+        warned += [f"{unit}: {warning}" for warning in model.get("metrics", {}).get("warnings", [])]
+    return values | {"warnings": warned}, experiment.provenance() | how | {"trained": by_seed}
 
 
 def _measured(unit: Unit, experiment: Experiment, own: Sequence[Table]) -> tuple[Measurement, dict[str, Any]]:

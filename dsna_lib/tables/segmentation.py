@@ -163,7 +163,7 @@ def run_table_iii(
     trained = {Unit(method, seed): scores[Unit(method, seed)].how for method in methods for seed in range(seeds)}
     how = {"labels": "none on val", "protocol": _protocol(experiment, network), "network": network.model.backbone}
     values = summarize(methods, scores, seeds, experiment.val)
-    return with_trainings(values, experiment.provenance() | how, trained)
+    return with_trainings(values, experiment, how, trained)
 
 
 def _protocol(experiment: Experiment, network: NetworkConfig) -> str:

@@ -497,16 +497,14 @@ def test_unknown_split_and_kind(on_voc, original, command, words, named):
 
 def test_thresholds_are_the_papers_unless_one_is_given(on_voc, annotate, original, monkeypatch):
     from dsna_lib import annotate as library
-    from dsna_lib.book import photos
 
-    asked, real = [], library.pseudo_annotation
+    asked, real = [], library.annotate_labeled
 
     def spy(maps, features, labels, size, foreground_threshold=0.2, *others):
         asked.append(foreground_threshold)
         return real(maps, features, labels, size, foreground_threshold, *others)
 
-    monkeypatch.setattr(library, "pseudo_annotation", spy)
-    monkeypatch.setattr(photos, "pseudo_annotation", spy)
+    monkeypatch.setattr(library, "annotate_labeled", spy)
     path = original / "JPEGImages/one.jpg"
     for words in ([], ["--foreground-threshold", 0.7]):
         assert annotate(path, "--labels", "cat", "--no-crf", *words)[0] == 0

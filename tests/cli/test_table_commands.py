@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from command_line import KINDS, picture, sentences
 
 from dsna_lib import training
-from dsna_lib.data import voc, write_mask
+from dsna_lib.data import read_mask, voc, write_mask
 from dsna_lib.engine import cluster
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Unit, Workers
@@ -174,6 +175,41 @@ def test_a_method_that_needs_what_the_data_lacks(run, tmp_path):
         said == "dsna table: error: full supervision needs masks, which 1 of 1 pictures of the data set do not have: a"
     )
     assert not Path("runs").exists()
+
+
+@pytest.fixture
+def one_class(original, tmp_path) -> Path:
+    """A folder of one class, cat, with masks: two pictures that show it and two without any label."""
+    root = tmp_path / "cats"
+    (root / "masks").mkdir(parents=True)
+    rows = {"one": "cat", "three": "cat", "two": "", "four": ""}
+    (root / "labels.csv").write_text("file,labels\n" + "".join(f"{name}.jpg,{cat}\n" for name, cat in rows.items()))
+    for name, cat in rows.items():
+        shutil.copy(original / f"JPEGImages/{name}.jpg", root)
+        mask = read_mask(original / f"SegmentationClass/{name}.png")
+        write_mask(root / f"masks/{name}.png", np.where(mask == voc.CLASS_NAMES.index("cat") + 1, 8, 0) * bool(cat))
+    return root
+
+
+def test_pictures_without_any_class_go_through_every_stage(table, one_class):
+    """They are learned from, mined, segmented and measured on; without them, it is said what one class lacks."""
+    folder = ["-p", "data.source=folder", "--seeds", 1]
+    code, _, err = table("I", *folder, root=one_class)
+    assert (code, sentences(err)) == (0, [])
+    values = read_json("results/table_I_folder_efficientnet_lite0.json")["values"]
+    assert values["warnings"] == []
+    assert all(0 <= row["mean"]["iou"] <= 100 for row in values["rows"])
+    code, _, err = table("III", *folder, "--rows", "AE, step 2", root=one_class)
+    assert (code, sentences(err)) == (0, [])
+    (row,) = read_json("results/table_III_folder_efficientnet_lite0.json")["values"]["rows"]
+    assert 0 <= row["mean"]["annotation"] <= 100
+    assert row["per_class"]["background"] is not None
+
+    text = (one_class / "labels.csv").read_text().splitlines()
+    (one_class / "labels.csv").write_text("\n".join(text[:3]) + "\n")
+    assert table("I", *folder, root=one_class)[0] == 0
+    (warning,) = read_json("results/table_I_folder_efficientnet_lite0.json")["values"]["warnings"]
+    assert warning.startswith("all 2 pictures show cat, so that nothing teaches what is no cat")
 
 
 def test_a_scheduler_that_does_not_answer(table, monkeypatch):

@@ -206,6 +206,19 @@ def test_regions_only_grow_and_only_classes_that_are_present_are_mined(split, he
             np.testing.assert_array_equal(each.any(axis=0), (mask != 0) & (mask != 255))
 
 
+def test_a_picture_without_a_label_stays_whole_and_is_background(split, here, trainings):
+    """Every classifier learns from it; only the others lose what is mined."""
+    bare = split.records[2] = replace(split.records[2], labels=())
+    for folder in run(split, here / "out"):
+        assert not read_mask(folder / "p02.png", read_image(bare.image).shape[:2]).any()
+    assert mined(here / "out", 3, bare).shape == (0, *read_image(bare.image).shape[:2])
+    assert len(trainings) == 3
+    for shown in trainings:
+        assert shown.records[2].labels == ()
+        np.testing.assert_array_equal(read_image(shown.records[2].image), read_image(bare.image))
+    assert mined(here / "out", 1, split.records[1]).any()
+
+
 def test_masks_are_not_read(split, here, trainings, monkeypatch):
     monkeypatch.setattr(pictures, "read_mask", lambda *_: pytest.fail("read a mask"))
     for record in split.records:
@@ -323,12 +336,6 @@ def test_only_cams_classifier(split, here, trainings, change, message):
 def test_no_step(split, here, steps):
     with pytest.raises(ValueError, match=f"steps={steps}: mining takes at least 1 step"):
         run(split, here / "out", steps=steps)
-
-
-def test_a_picture_without_a_label_is_named(split, here):
-    split.records[2] = replace(split.records[2], labels=())
-    with pytest.raises(ValueError, match="1 of 8 pictures, first 'p02', have no label: leave them out"):
-        run(split, here / "out")
 
 
 def test_an_unreadable_picture_is_named(split, here):

@@ -61,6 +61,25 @@ def test_the_counts_of_a_kind_are_those_of_annotating_with_it(measured, pictures
         np.testing.assert_array_equal(each, matrix.counts)
 
 
+def test_a_picture_without_any_class_is_annotated_as_background(pictures, measured):
+    """It counts as such at every threshold; the others count as ever, and it is no object."""
+    bare = replace(pictures.records[1], labels=())
+    write_mask(bare.mask.with_name("bare.png"), np.zeros_like(read_mask(bare.mask)))
+    bare = replace(bare, mask=bare.mask.with_name("bare.png"))
+    records = [bare if record.id == bare.id else record for record in pictures.records]
+    seen = measure.measure(network(), pictures.with_records(records), ALL, size=24)
+    pixels = read_mask(bare.mask).size
+    for protocol in ALL:
+        assert seen.counts[protocol][1].sum() == seen.counts[protocol][1][0, 0] == pixels
+        np.testing.assert_array_equal(seen.counts[protocol][2:], measured.counts[protocol][2:])
+    alone = measure.measure(network(), pictures.with_records([bare, pictures.records[0]]), [MERGED], size=24)
+    whole = measure.measure(network(), pictures.with_records([pictures.records[0]]), [MERGED], size=24)
+    added = alone.curves[MERGED] - whole.curves[MERGED]
+    assert (added[:, 0, 0] == pixels).all()
+    assert (added.sum(axis=(1, 2)) == pixels).all()
+    assert 1 not in seen.objects[:, 0]
+
+
 def test_thresholding_first_is_measured_so(measured, pictures):
     total = np.zeros((4, 5), int)
     for picture in maps.iterate_maps(network(), pictures, size=24):
