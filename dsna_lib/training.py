@@ -95,10 +95,10 @@ def train_once(
 def augmentation(config: TrainingConfig) -> v2.Compose:
     """The random training transform that a configuration asks for."""
     if config.crops == "whole":
-        return transforms.whole(config.crop)
+        return transforms.whole(config.crop, config.jitter)
     if config.crops == "resized":
-        return transforms.resized(config.crop, config.shares)
-    return transforms.train(config.crop, config.scales)
+        return transforms.resized(config.crop, config.shares, config.jitter)
+    return transforms.train(config.crop, config.scales, config.jitter)
 
 
 def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingConfig, folder: str | Path) -> Path:
@@ -128,7 +128,8 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
 
 def remembering(model: Any, config: TrainingConfig) -> AbstractContextManager[None]:
     """Whole pictures differ by a mirror image at most: frozen stages need not see them again each epoch."""
-    return model.backbone.remembering(config.memory) if config.crops == "whole" else nullcontext()
+    alike = config.crops == "whole" and not config.jitter
+    return model.backbone.remembering(config.memory) if alike else nullcontext()
 
 
 def fit(

@@ -408,6 +408,14 @@ def test_frozen_stages_see_whole_pictures_once_and_the_same_is_learned(tmp_path,
     assert shown[0] <= 2 * len(split) < shown[1] == 3 * len(split)
 
 
+def test_pictures_whose_colors_change_are_seen_each_time(tmp_path, split, monkeypatch):
+    config = replace(CONFIG, epochs=3, crops="whole", jitter=0.2)
+    _, shown = tiny.learned_and_shown(
+        tiny.model, lambda model, name: train_attention(model, split, config, tmp_path / name), monkeypatch
+    )
+    assert shown == [3 * len(split)] * 2
+
+
 def test_a_training_that_diverges_with_adamw_is_told_in_a_sentence_and_keeps_its_checkpoint(tmp_path, split):
     config = replace(CONFIG, optimizer="adamw", backbone_rate=1e19, head_rate=1e19, checkpoint_every=1)
     with pytest.raises(TrainingError, match=r"(loss became nan|weights became infinite or NaN).*lower `backbone_rate`"):
@@ -475,6 +483,8 @@ def test_the_three_ways_to_crop():
     assert "RandomRescale" in kinds["rescaled"]
     assert "RandomResizedCrop" in kinds["resized"]
     assert "Crop" not in kinds["whole"]
+    for way in kinds:
+        assert "ColorJitter" in str(training.augmentation(replace(CONFIG, crops=way, jitter=0.3)))
     for bad, said in (("cut", "crops='cut': choose rescaled, resized or whole"),):
         with pytest.raises(SettingError, match=said):
             TrainingConfig(crops=bad)

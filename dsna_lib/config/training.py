@@ -49,6 +49,12 @@ class TrainingConfig:
     shares: tuple[float, float] = option(
         (0.3, 1.0), "range of the share of a picture that a resized crop holds", low=0, high=1
     )
+    jitter: float = option(
+        0.0,
+        "how much brightness, contrast and saturation change at random, as a share; the hue by a quarter",
+        low=0,
+        high=1,
+    )
     balance: float = option(0.0, "0: draw each picture alike; 1: each class; between: in between", low=0, high=1)
     held_out: float = option(0.0, "share of the pictures kept aside for the learning curve", low=0, high=0.5)
     held_out_size: int = option(0, "side of the square that those are shown in, in pixels; 0: that of `crop`", low=0)

@@ -41,35 +41,40 @@ class RandomRescale(torch.nn.Module):
         return [functional.resize(x, size, antialias=True) for x in inputs]
 
 
-def _composed(*steps: torch.nn.Module) -> v2.Compose:
+def _composed(*steps: torch.nn.Module, jitter: float = 0.0) -> v2.Compose:
+    if jitter:
+        steps = *steps, v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter / 4)
     to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
     return v2.Compose([v2.ToImage(), *steps, to_float])  # a plain tensor is a picture, too
 
 
-def train(crop: int = 224, scales: tuple[float, float] = (1.0, 1.5)) -> v2.Compose:
-    """Random rescale, random crop, random flip.
+def train(crop: int = 224, scales: tuple[float, float] = (1.0, 1.5), jitter: float = 0.0) -> v2.Compose:
+    """Random rescale, random crop, random flip, random colors.
 
     Args:
         crop: side of the square crop in pixels.
         scales: range of the shorter side, in multiples of `crop`; below 1 the picture is padded.
+        jitter: how much brightness, contrast and saturation may change, as a share; the hue by a quarter of it.
     """
     cut = v2.RandomCrop(crop, pad_if_needed=True, fill=FILL)
-    return _composed(RandomRescale(crop, scales), cut, v2.RandomHorizontalFlip())
+    return _composed(RandomRescale(crop, scales), cut, v2.RandomHorizontalFlip(), jitter=jitter)
 
 
-def resized(crop: int = 224, shares: tuple[float, float] = (0.3, 1.0)) -> v2.Compose:
-    """Random-resized crop and random flip: a box of random share and shape, squeezed into a square.
+def resized(crop: int = 224, shares: tuple[float, float] = (0.3, 1.0), jitter: float = 0.0) -> v2.Compose:
+    """Random-resized crop, random flip, random colors: a box of random share and shape, squeezed into a square.
 
     Args:
         crop: side of the square in pixels.
         shares: range of the box's share of the picture, in 0..1; its sides are as 3:4 to 4:3.
+        jitter: see :func:`train`.
     """
-    return _composed(v2.RandomResizedCrop([crop, crop], scale=shares, antialias=True), v2.RandomHorizontalFlip())
+    cut = v2.RandomResizedCrop([crop, crop], scale=shares, antialias=True)
+    return _composed(cut, v2.RandomHorizontalFlip(), jitter=jitter)
 
 
-def whole(size: int) -> v2.Compose:
-    """The whole picture squeezed into a square of `size` pixels, and a random flip."""
-    return _composed(v2.Resize([size, size], antialias=True), v2.RandomHorizontalFlip())
+def whole(size: int, jitter: float = 0.0) -> v2.Compose:
+    """The whole picture squeezed into a square of `size` pixels, a random flip, and random colors, see :func:`train`."""
+    return _composed(v2.Resize([size, size], antialias=True), v2.RandomHorizontalFlip(), jitter=jitter)
 
 
 def inference(size: int | Sequence[int] = 224) -> v2.Compose:

@@ -131,3 +131,23 @@ def test_a_plain_tensor_is_scaled_like_a_picture(transform):
     out = out[0] if isinstance(out, list) else out
     assert out.dtype == torch.float32
     assert out.max() == 1
+
+
+def test_jitter_changes_colors_and_no_mask():
+    image = tv_tensors.Image(torch.full((3, 16, 16), 100, dtype=torch.uint8))
+    image[0] = 160
+    mask = tv_tensors.Mask(torch.randint(0, 8, (16, 16), dtype=torch.uint8))
+    colors = []
+    for seed in range(30):
+        torch.manual_seed(seed)
+        shown, labels = transforms.whole(16, 0.5)(image, mask)
+        assert torch.equal(labels.sort().values, mask.sort().values)  # but for the flip
+        assert torch.equal(shown, shown[:, :1, :1].expand_as(shown))
+        colors.append(shown[:, 0, 0])
+    brightness = torch.stack(colors).mean(dim=1)
+    assert brightness.min() < 0.35 < 0.6 < brightness.max()
+    red = torch.stack([(color[0] - color[2]) / color.sum() for color in colors])
+    assert red.max() - red.min() > 0.05  # saturation and hue, too
+    for transform in (transforms.train, transforms.resized, transforms.whole):
+        assert "ColorJitter" in str(transform(16, jitter=0.1))
+        assert "ColorJitter" not in str(transform(16))

@@ -121,10 +121,11 @@ def schedules() -> str:
         precision = "fp32" if how["precision"] == "no" else how["precision"]
         crops = {"rescaled": "crops", "resized": "random-resized crops", "whole": "whole pictures"}[how["crops"]]
         balance = f", drawn by class ({how['balance']:g})" if how["balance"] else ""
+        colors = f", colors changed by up to {how['jitter']:.0%}" if how.get("jitter") else ""
         layers = "all layers" if model["train_last"] is None else f"the last {model['train_last']} stages"
         lines.append(
             f"- **{title}**: {layers}, {how['epochs']} epochs over {known['data']['pictures'] - held:,} pictures "
-            f"({held} held out){balance}, {crops} of {how['crop']} pixels in batches of {how['batch_size']}; "
+            f"({held} held out){balance}, {crops} of {how['crop']} pixels{colors} in batches of {how['batch_size']}; "
             f"{optimizer}, rates {how['backbone_rate']:g} and {how['head_rate']:g}, weight decay "
             f"{how['weight_decay']:g}, {how['warm_up']} steps of warm-up, {falls}; {precision}, seed {how['seed']}."
         )
