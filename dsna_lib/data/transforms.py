@@ -73,7 +73,7 @@ def resized(crop: int = 224, shares: tuple[float, float] = (0.3, 1.0), jitter: f
 
 
 def whole(size: int, jitter: float = 0.0) -> v2.Compose:
-    """The whole picture squeezed into a square of `size` pixels, a random flip, and random colors, see :func:`train`."""
+    """The whole picture squeezed into a square of `size` pixels, a random flip, random colors: see :func:`train`."""
     return _composed(v2.Resize([size, size], antialias=True), v2.RandomHorizontalFlip(), jitter=jitter)
 
 
