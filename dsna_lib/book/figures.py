@@ -1,18 +1,22 @@
-"""Pictures of maps and annotations, in one look for the whole book."""
+"""Pictures of maps and annotations, in one look for the whole book.
+
+What draws figures is imported where one is drawn: commands that color a mask need not wait for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from dsna_lib import annotate
 from dsna_lib.data.pictures import VOID, palette
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLORMAP = "inferno"
 STRENGTH = 0.6  # share of a heat map, or of a class's color, over the picture
@@ -58,6 +62,8 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> Non
         masks: 0 background, which has no color, 1..C classes, 255 void.
         class_names: of the C classes.
     """
+    from matplotlib.patches import Patch
+
     present = [label for label in np.unique(masks).tolist() if label]
     names = {label: "void" if label == VOID else class_names[label - 1] for label in present}
     patches = [Patch(color=palette()[label] / 255, label=name) for label, name in names.items()]
@@ -75,6 +81,8 @@ def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], width: fl
         titles: one a column.
         width: of a column, in inches.
     """
+    import matplotlib.pyplot as plt
+
     heights = [max(image.shape[0] / image.shape[1] for image in row) * width for row in rows]
     size = (width * len(titles), sum(heights) + 0.3)
     figure, axes = plt.subplots(

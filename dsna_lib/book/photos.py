@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from dsna_lib import crf
@@ -43,6 +42,7 @@ def free(folder: str | Path) -> Pictures:
     Args:
         folder: where they are written as ``ID.png``.
     """
+    from matplotlib.cbook import get_sample_data
     from skimage import data  # of the book, not of the library: it need not be there
 
     shown = {
