@@ -9,10 +9,15 @@ from dsna_lib.methods import adversarial_erasing, dsna, scribble_sup, sec
 from dsna_lib.methods.base import Method, MethodError
 from dsna_lib.methods.box_sup import BOX_SUP
 from dsna_lib.methods.cam import CAM
+from dsna_lib.methods.crawled_video import CRAWLED_VIDEO
+from dsna_lib.methods.dcsp import DCSP_METHOD
 from dsna_lib.methods.excitation_backprop import CONTRASTIVE_EXCITATION_BACKPROP, EXCITATION_BACKPROP
 from dsna_lib.methods.full_supervision import FULL_SUPERVISION
 from dsna_lib.methods.grad_cam import GRAD_CAM
+from dsna_lib.methods.guided_labeling import GUIDED_LABELING
 from dsna_lib.methods.mil_fcn import MIL_FCN
+from dsna_lib.methods.stc import STC_METHOD
+from dsna_lib.methods.webly import WEBLY_SUPERVISED
 from dsna_lib.methods.whats_the_point import WHATS_THE_POINT
 
 MINING = (CAM, GRAD_CAM, EXCITATION_BACKPROP, CONTRASTIVE_EXCITATION_BACKPROP, dsna.CONVENTIONAL, *dsna.DSNA.values())
@@ -21,7 +26,9 @@ TABLE_III: tuple[Method, ...] = (*sec.ROWS, *adversarial_erasing.ROWS, *dsna.DSN
 _OURS: tuple[Method, ...] = (CAM, *sec.ROWS, sec.FLOORED, *adversarial_erasing.ROWS, *MINING, dsna.SINGLE_STREAM)
 # The first block of Table IV: told where objects are by a person.
 INTERACTIVE: tuple[Method, ...] = (*scribble_sup.ROWS, WHATS_THE_POINT, BOX_SUP)
-METHODS = {method.title: method for method in (*_OURS, *INTERACTIVE, *TABLE_III)}
+# The second block: told of other pictures, or by a saliency detector.
+EXTERNAL: tuple[Method, ...] = (STC_METHOD, WEBLY_SUPERVISED, CRAWLED_VIDEO, GUIDED_LABELING, DCSP_METHOD)
+METHODS = {method.title: method for method in (*_OURS, *INTERACTIVE, *EXTERNAL, *TABLE_III)}
 
 
 def select(titles: Sequence[str] = ()) -> list[Method]:
