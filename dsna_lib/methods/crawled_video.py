@@ -3,14 +3,15 @@ r"""Crawled video: what is attended to and moves differently from its surroundin
 A clip that was found by a class's name has no masks, but motion: what moves on its own is an object, as a whole. The
 superpixels i of all frames of a clip are cut into object and ground at once, by the labels y that minimize
 
-.. math:: -\sum_i \log P_i(y_i) + \sum_{i \sim j} w_{ij} [y_i \ne y_j], \qquad
-    P_i(1) = \tfrac12 (A_i + M_i), \quad P_i(0) = 1 - P_i(1)
+.. math:: -\sum_i \log A_i(y_i) - \sum_i \log M_i(y_i) + \sum_{i \sim j} w_{ij} [y_i \ne y_j]
 
-with A_i the mean attention of the clip's class on superpixel i, and M_i how much it moves against the frame,
+with :math:`A_i(1) = 1 - A_i(0)` the mean attention to the clip's class on superpixel i, and :math:`M_i(1) = 1 - M_i(0)`
+how much it moves against its frame, in shares of the most that a superpixel of the frame does,
 
-.. math:: M_u = \min\Big(1, \frac{\|v_u - \bar v\|}{\max_u \|v_u - \bar v\|}\Big)
+.. math:: M_i(1) = \frac{m_i}{\max_j m_j}, \qquad m_i = \frac{1}{|i|} \sum_{u \in i} \|v_u - \bar v\|
 
-from the flow v and its median :math:`\bar v` over the frame. Superpixels are joined within a frame where they touch, by
+from the flow v and its median :math:`\bar v` over the frame; A and M are kept within 0.1..0.9, so that neither of them
+decides alone. Superpixels are joined within a frame where they touch, by
 how much alike they look (:func:`dsna_lib.methods.scribble_sup.pair_weights`), and to the one in the next frame that
 most of their pixels flow to, with weight 1. From the frames' masks a first network learns; it annotates the training
 pictures, each with the likeliest of the background and the classes of its image label, for the row's own.
@@ -22,7 +23,7 @@ Decided here:
 - *Attention* is CAM, by the classifier that CAM's, SEC's and AE's rows share; theirs is a classifier's of their own.
   It also chooses the parts of videos that show the class at all; clips are taken as they are told here.
 - *Motion.* Flow by iterated Lucas and Kanade, of scikit-image, against the frame's median, in place of inside-outside
-  maps (Papazoglou and Ferrari, ICCV 2013). A frame in which nothing moves by half a pixel has no motion.
+  maps (Papazoglou and Ferrari, ICCV 2013). Where no superpixel moves by half a pixel there is none.
 - *Color models* of object and ground, which they add to attention and motion, are left out.
 - *Network.* Theirs has a decoder that turns attention into masks; here it is the recipe's, see
   :mod:`dsna_lib.methods.turns`.
@@ -51,7 +52,7 @@ from dsna_lib.methods.turns import EarlierNetwork, of_one_class
 from dsna_lib.segmentation.training import with_annotations
 
 STILL = 0.5  # pixels below which nothing moves
-_SURE = 0.99  # the most that a superpixel is believed to be one or the other
+_SURE = 0.9  # the most that attention or motion alone may say for or against
 
 
 def flow(frame: np.ndarray, following: np.ndarray) -> np.ndarray:
@@ -68,15 +69,15 @@ def flow(frame: np.ndarray, following: np.ndarray) -> np.ndarray:
     return np.moveaxis(optical_flow_ilk(first, second), 0, -1)
 
 
-def motion(moved: np.ndarray) -> np.ndarray:
-    """M: how much each pixel moves against the frame ``(H, W)`` in 0..1, given its flow ``(H, W, 2)``.
-
-    Example:
-        >>> motion(np.array([[[1.0, 1.0], [1.0, 1.0], [1.0, 3.0]]])).tolist()
-        [[0.0, 0.0, 1.0]]
-    """
-    alone = np.linalg.norm(moved - np.median(moved, axis=(0, 1)), axis=2)
+def motion(parts: Superpixels, moved: np.ndarray) -> np.ndarray:
+    """M(1): how much each superpixel moves against the frame ``(n,)`` in 0..1, given its flow ``(H, W, 2)``."""
+    alone = _means(parts, np.linalg.norm(moved - np.median(moved, axis=(0, 1)), axis=2))
     return alone / alone.max() if alone.max() > STILL else np.zeros_like(alone)
+
+
+def _means(parts: Superpixels, values: np.ndarray) -> np.ndarray:
+    """Of values ``(H, W)`` over each superpixel ``(n,)``."""
+    return np.bincount(parts.labels.ravel(), values.ravel()) / parts.sizes
 
 
 def follow(parts: Superpixels, following: Superpixels, moved: np.ndarray) -> np.ndarray:
@@ -89,12 +90,12 @@ def follow(parts: Superpixels, following: Superpixels, moved: np.ndarray) -> np.
     return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
 
 
-def cut(frames: Sequence[Superpixels], likely: Sequence[np.ndarray], moved: Sequence[np.ndarray]) -> list[np.ndarray]:
+def cut(frames: Sequence[Superpixels], unary: Sequence[np.ndarray], moved: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Where each frame of a clip shows its object: ``(H, W)`` bool.
 
     Args:
         frames: their superpixels.
-        likely: P(1) of each pixel ``(H, W)``, in 0..1; the mean over a superpixel counts.
+        unary: what each superpixel costs as ground and as object ``(n, 2)``.
         moved: the flow from each frame but the last to the next ``(H, W, 2)``.
     """
     starts = np.cumsum([0, *(len(parts.sizes) for parts in frames)])
@@ -104,19 +105,18 @@ def cut(frames: Sequence[Superpixels], likely: Sequence[np.ndarray], moved: Sequ
         ends = follow(frames[k], frames[k + 1], each)
         pairs.append(np.stack([starts[k] + np.arange(len(ends)), starts[k + 1] + ends], axis=1)[ends >= 0])
         weights.append(np.ones(len(pairs[-1])))
-    sums = [np.bincount(p.labels.ravel(), values.ravel()) / p.sizes for p, values in zip(frames, likely, strict=True)]
-    chances = np.concatenate(sums).clip(1 - _SURE, _SURE)
-    unary = -np.log(np.stack([1 - chances, chances], axis=1))
-    labels = alpha_expansion(unary, np.concatenate(pairs), np.concatenate(weights)) == 1
+    labels = alpha_expansion(np.concatenate(unary), np.concatenate(pairs), np.concatenate(weights)) == 1
     return [labels[start:][parts.labels] for parts, start in zip(frames, starts, strict=False)]
 
 
 def masks_of(images: Sequence[np.ndarray], attention: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Where each frame ``(H, W, 3)`` of a clip shows its object ``(H, W)`` bool, given attention ``(H, W)`` in 0..1."""
     moved = [flow(*pair) for pair in pairwise(images)]
-    motions = [motion(each) for each in [*moved, flow(images[-1], images[-2])]]
-    likely = [(a + m) / 2 for a, m in zip(attention, motions, strict=True)]
-    return cut([superpixels(image, FELZENSZWALB) for image in images], likely, moved)
+    frames = [superpixels(image, FELZENSZWALB) for image in images]
+    motions = map(motion, frames, [*moved, flow(images[-1], images[-2])])
+    evidence = [np.stack([_means(*each), m]) for *each, m in zip(frames, attention, motions, strict=True)]
+    objects = [each.clip(1 - _SURE, _SURE) for each in evidence]  # (2, n): A(1) and M(1)
+    return cut(frames, [-np.log([1 - each, each]).sum(axis=1).T for each in objects], moved)
 
 
 @dataclass(frozen=True)

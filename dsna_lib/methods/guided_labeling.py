@@ -3,11 +3,12 @@ r"""Exploiting saliency: seeds of a classifier say what an object is, salient co
 A classifier finds the parts that tell classes apart, with a label and without an end; saliency has an end and no label.
 Both fall into connected components, and each salient component S is looked at together with the seeds R that it meets:
 
-- it meets seeds of one class: all of S, and these seeds, have that class;
+- it meets seeds of one class: all of S has that class;
 - of several: a dense CRF shares S out among those classes, from the seeds on;
 - of none: it is void. It may be an object that the classifier has missed, or one of no class.
 
-Seeds that meet no salient component keep their class, and the rest is background.
+A connected seed that meets no salient component keeps its class, as the only thing that is known of an object; of one
+that does, what lies beyond is cut off, since saliency says how far the object reaches. The rest is background.
 
 Source: Oh, Benenson, Khoreva, Akata, Fritz and Schiele, "Exploiting Saliency for Object Segmentation from Image Level
 Labels", CVPR 2017 (*Joon et al.* in Table IV), the strategy G2 of their guide labeler.
@@ -57,11 +58,14 @@ def guide(seeds: np.ndarray, salient: np.ndarray, share: Share) -> np.ndarray:
         ``(H, W)`` uint8: 0 background, 1..C classes, 255 void.
 
     Example:
-        >>> seeds, salient = np.array([[0, 2, 0, 0, 1, 0, 0]], np.uint8), np.array([[1, 1, 1, 0, 0, 0, 1]], bool)
+        >>> seeds, salient = np.array([[2, 2, 0, 0, 1, 0, 0]], np.uint8), np.array([[0, 1, 1, 0, 0, 0, 1]], bool)
         >>> guide(seeds, salient, share=lambda inside, labels: inside).tolist()
-        [[2, 2, 2, 0, 1, 0, 255]]
+        [[0, 2, 2, 0, 1, 0, 255]]
     """
-    annotation = seeds.copy()
+    annotation = np.zeros_like(seeds)
+    for c in np.unique(seeds[seeds > 0]):
+        parts, _ = components(seeds == c)
+        annotation[(parts > 0) & ~np.isin(parts, parts[salient])] = c
     parts, count = components(salient)
     for k in range(1, count + 1):
         part = parts == k

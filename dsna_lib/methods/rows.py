@@ -17,6 +17,7 @@ from dsna_lib.methods.grad_cam import GRAD_CAM
 from dsna_lib.methods.guided_labeling import GUIDED_LABELING
 from dsna_lib.methods.mil_fcn import MIL_FCN
 from dsna_lib.methods.stc import STC_METHOD
+from dsna_lib.methods.transfer_net import TRANSFER_NET
 from dsna_lib.methods.webly import WEBLY_SUPERVISED
 from dsna_lib.methods.whats_the_point import WHATS_THE_POINT
 
@@ -27,7 +28,7 @@ _OURS: tuple[Method, ...] = (CAM, *sec.ROWS, sec.FLOORED, *adversarial_erasing.R
 # The first block of Table IV: told where objects are by a person.
 INTERACTIVE: tuple[Method, ...] = (*scribble_sup.ROWS, WHATS_THE_POINT, BOX_SUP)
 # The second block: told of other pictures, or by a saliency detector.
-EXTERNAL: tuple[Method, ...] = (STC_METHOD, WEBLY_SUPERVISED, CRAWLED_VIDEO, GUIDED_LABELING, DCSP_METHOD)
+EXTERNAL: tuple[Method, ...] = (STC_METHOD, WEBLY_SUPERVISED, CRAWLED_VIDEO, TRANSFER_NET, GUIDED_LABELING, DCSP_METHOD)
 METHODS = {method.title: method for method in (*_OURS, *INTERACTIVE, *EXTERNAL, *TABLE_III)}
 
 

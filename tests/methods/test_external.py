@@ -36,6 +36,7 @@ def test_they_are_rows_of_the_second_block_of_table_iv():
         "STC": ({"saliency"}, 49.3),
         "Webly-supervised": ({"web"}, 53.4),
         "Crawled-Video": ({"videos"}, 58.1),
+        "TransferNet": ({"other_masks"}, 52.1),
         "Joon et al.": ({"saliency"}, 55.7),
         "DCSP": ({"saliency"}, 58.6),
     }
