@@ -16,6 +16,7 @@ from dsna_lib.methods.full_supervision import FULL_SUPERVISION
 from dsna_lib.methods.grad_cam import GRAD_CAM
 from dsna_lib.methods.guided_labeling import GUIDED_LABELING
 from dsna_lib.methods.mil_fcn import MIL_FCN
+from dsna_lib.methods.mining_pixels import MINING_PIXELS
 from dsna_lib.methods.stc import STC_METHOD
 from dsna_lib.methods.transfer_net import TRANSFER_NET
 from dsna_lib.methods.webly import WEBLY_SUPERVISED
@@ -28,7 +29,15 @@ _OURS: tuple[Method, ...] = (CAM, *sec.ROWS, sec.FLOORED, *adversarial_erasing.R
 # The first block of Table IV: told where objects are by a person.
 INTERACTIVE: tuple[Method, ...] = (*scribble_sup.ROWS, WHATS_THE_POINT, BOX_SUP)
 # The second block: told of other pictures, or by a saliency detector.
-EXTERNAL: tuple[Method, ...] = (STC_METHOD, WEBLY_SUPERVISED, CRAWLED_VIDEO, TRANSFER_NET, GUIDED_LABELING, DCSP_METHOD)
+EXTERNAL: tuple[Method, ...] = (
+    STC_METHOD,
+    WEBLY_SUPERVISED,
+    CRAWLED_VIDEO,
+    TRANSFER_NET,
+    GUIDED_LABELING,
+    DCSP_METHOD,
+    MINING_PIXELS,
+)
 METHODS = {method.title: method for method in (*_OURS, *INTERACTIVE, *EXTERNAL, *TABLE_III)}
 
 

@@ -21,7 +21,7 @@ Decided here:
   multiplies features with an embedding of the class.
 - *Decoder.* A convolution of A and s, then up to finer features, whose projections show it where edges are: two grids
   where the backbone has them. Theirs is a mirrored VGG-16, and sees s alone.
-- *Schedule.* That of the classifiers, for head and decoder.
+- *Schedule.* That of the classifiers, in as many steps, for head and decoder.
 - *The row's own network* learns from these masks, where TransferNet's answer is the decoder's with its CRF.
 """
 
@@ -49,6 +49,7 @@ from dsna_lib.maps import positive_part
 from dsna_lib.methods.base import LABELS, Help, Stage
 from dsna_lib.methods.cam import CAM, cam
 from dsna_lib.methods.table_iv import printed
+from dsna_lib.methods.turns import in_as_many_steps, with_masks
 
 CHANNELS = 32
 
@@ -139,17 +140,18 @@ def learned_decoder(stage: Stage, model: AttentionModel, file: Path) -> tuple[De
         model, file: the classifier of the data set's own classes.
     """
     told, device = stage.help["other_masks"], devices.choose_device(stage.training.device)
-    others = told.with_records([record for record in told.records if record.mask])
+    others = with_masks(told)
+    schedule = in_as_many_steps(stage.training, stage.mining, others)
     # On the same features: they start from the classifier's backbone, and none of it is trained.
     start = {**asdict(CAM.head), "class_names": others.class_names, "weights": str(file), "train_last": 0}
-    head, trained = training.train_once(replace(stage.model, **start), others, stage.training)
-    torch.manual_seed(stage.training.seed)
+    head, trained = training.train_once(replace(stage.model, **start), others, schedule)
+    torch.manual_seed(schedule.seed)
     network = Transfer(model, head.head.to(device))
 
     def work(folder: Path) -> dict[str, float]:
-        pictures = others.with_transform(training.augmentation(stage.training), seed=stage.training.seed, masks=True)
-        groups = [{"params": list(network.decoder.parameters()), "lr": stage.training.head_rate}]
-        training.fit(network, pictures, groups, mask_loss, stage.training, folder)
+        pictures = others.with_transform(training.augmentation(schedule), seed=schedule.seed, masks=True)
+        groups = [{"params": list(network.decoder.parameters()), "lr": schedule.head_rate}]
+        training.fit(network, pictures, groups, mask_loss, schedule, folder)
         if devices.is_main_process():
             write_atomically(folder / "decoder.pth", partial(torch.save, network.decoder.state_dict()))
         return training.read_log(folder)[-1]
@@ -157,7 +159,7 @@ def learned_decoder(stage: Stage, model: AttentionModel, file: Path) -> tuple[De
     identity = {
         "classifiers": [runs.file_digest(path) for path in (file, trained.folder / "model.pth")],
         "data": {"digest": runs.data_digest(others, masks=True), "pictures": len(others)},
-        "training": stage.training.identity(),
+        "training": schedule.identity(),
     }
     path = runs.complete(runs.open_run("train", identity, __name__), work).folder / "decoder.pth"
     network.decoder.load_state_dict(torch.load(path, weights_only=True))

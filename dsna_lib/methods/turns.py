@@ -2,22 +2,27 @@ r"""The turns before a row's own: segmentation networks that annotate what the n
 
 Methods that are told about other pictures often learn from those first, and from the training pictures later. A row of
 the table trains one network, so what comes before it are annotations here: of the recipe's usual segmentation network,
-with its schedule, trained on the masks of an earlier turn, and asked about pictures whose image labels are known,
+trained on the masks of an earlier turn by the same schedule, and asked about pictures whose image labels are known,
 
 .. math:: y_u = \arg\max_{c \in C_I} P_{c,u}
 
 with P its mean over the recipe's scales, and :math:`C_I` the background and the classes of the image label.
+
+A schedule says how many times a network sees its pictures, and is made for a number of them: it takes as many steps
+here, be they more or fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data.pictures import Pictures, Record, read_image
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
@@ -26,6 +31,7 @@ from dsna_lib.segmentation.inference import probabilities
 from dsna_lib.segmentation.networks import SegmentationModel
 from dsna_lib.segmentation.training import train_once
 
+Schedule = TypeVar("Schedule", bound=TrainingConfig)
 _HINT = "add a table [networks.NAME]"
 
 
@@ -46,11 +52,12 @@ class EarlierNetwork:
     def __init__(self, stage: Stage, pictures: Pictures) -> None:
         if stage.network is None:
             raise MethodError("a turn before the last needs a segmentation network, and the recipe has none", _HINT)
-        network, pictures = stage.network, pictures.with_records([r for r in pictures.records if r.mask])
+        network, pictures = stage.network, with_masks(pictures)
         config = replace(network.model, class_names=pictures.class_names)
         if network.start == "attention":  # as the row's own
             config = replace(config, weights=str(stage.train()[1]))
-        model, run = train_once(config, pictures, replace(network.training, seed=stage.training.seed))
+        schedule = in_as_many_steps(replace(network.training, seed=stage.training.seed), stage.pictures, pictures)
+        model, run = train_once(config, pictures, schedule)
         self.model: SegmentationModel = model.to(choose_device(network.training.device))
         self.digest, self._inference = runs.file_digest(run.folder / "model.pth"), network.inference
 
@@ -68,6 +75,18 @@ class EarlierNetwork:
         return stage.annotate_each("annotate", label, {"network": self.digest}, __name__)
 
 
+def in_as_many_steps(config: Schedule, usual: Sized, pictures: Sized) -> Schedule:
+    """A schedule of the usual pictures, with as many epochs as make as many steps of other ones.
+
+    Example:
+        >>> in_as_many_steps(TrainingConfig(epochs=4, drop_after=3), range(1000), range(200)).epochs
+        20
+    """
+    factor = len(usual) / len(pictures)
+    epochs, drop_after = (round(factor * each) for each in (config.epochs, config.drop_after))
+    return replace(config, epochs=max(1, epochs), drop_after=drop_after)
+
+
 def likeliest(likely: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     """The likeliest of the background and the classes present at each pixel ``(H, W)`` uint8.
 
@@ -81,6 +100,11 @@ def likeliest(likely: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     """
     present = np.array([0, *(label + 1 for label in sorted(labels))], np.uint8)
     return present[likely[present].argmax(axis=0)]
+
+
+def with_masks(pictures: Pictures) -> Pictures:
+    """Those of the pictures that have a mask."""
+    return pictures.with_records([record for record in pictures.records if record.mask])
 
 
 def of_one_class(stage: Stage, title: str) -> Stage:

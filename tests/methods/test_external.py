@@ -13,6 +13,7 @@ import tiny_experiments
 from PIL import Image
 from tiny_experiments import NETWORK, RECIPE
 
+from dsna_lib.config.training import SegmentationTraining
 from dsna_lib.data.pictures import read_image, read_mask
 from dsna_lib.engine import runs
 from dsna_lib.engine.errors import RunError
@@ -20,7 +21,7 @@ from dsna_lib.methods import turns
 from dsna_lib.methods.base import LABELS, MethodError, prepare
 from dsna_lib.methods.rows import EXTERNAL, METHODS, TABLE_III
 from dsna_lib.methods.saliency import saliency
-from dsna_lib.methods.turns import EarlierNetwork, likeliest, of_one_class
+from dsna_lib.methods.turns import EarlierNetwork, in_as_many_steps, likeliest, of_one_class
 from dsna_lib.tables.run import Experiment
 from dsna_lib.tables.segmentation import train_and_score
 
@@ -39,6 +40,7 @@ def test_they_are_rows_of_the_second_block_of_table_iv():
         "TransferNet": ({"other_masks"}, 52.1),
         "Joon et al.": ({"saliency"}, 55.7),
         "DCSP": ({"saliency"}, 58.6),
+        "Mining-pixels": ({"saliency"}, 58.7),
     }
     assert all(METHODS[method.title] is method and method not in TABLE_III for method in EXTERNAL)
 
@@ -102,6 +104,13 @@ def test_it_starts_where_the_rows_network_starts(helped, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             saliency(stage)
     assert asked == [None, str(stage.train()[1])]
+
+
+@pytest.mark.parametrize(("pictures", "epochs", "drop_after"), [(50, 24, 16), (200, 6, 4), (5000, 1, 0)])
+def test_other_pictures_are_learned_from_in_as_many_steps(pictures, epochs, drop_after):
+    config = SegmentationTraining(epochs=12, drop_after=8, batch_size=7)
+    found = in_as_many_steps(config, range(100), range(pictures))
+    assert found == replace(config, epochs=epochs, drop_after=drop_after)
 
 
 def test_pictures_of_one_class(helped):
