@@ -8,7 +8,7 @@ saliency is how likely it is at each pixel. All methods that need saliency share
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,8 @@ class Saliency(NamedTuple):
     """How salient each pixel is, without a class."""
 
     of: Callable[[Record], np.ndarray]  #: a picture's map ``(H, W)`` in 0..1
-    #: what the maps depend on beside the help itself: the digest of a network; None for given ones
-    source: str | None
+    #: what the maps depend on beside the help itself: the identity of a network's answers; None for given ones
+    source: dict[str, Any] | None
 
 
 def saliency(stage: Stage) -> Saliency:
@@ -32,4 +32,4 @@ def saliency(stage: Stage) -> Saliency:
     if isinstance(told, Hints):
         return Saliency(lambda record: told[record.id] / 255, None)
     network = EarlierNetwork(stage, told)
-    return Saliency(lambda record: network.likely(read_image(record.image))[1], network.digest)
+    return Saliency(lambda record: network.likely(read_image(record.image))[1], network.identity)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class EarlierNetwork:
         pictures: what it learns from, with masks; those without one are left out. They may have classes of their own.
 
     Attributes:
-        digest: of its file, for the identity of what is made with it.
+        identity: of its answers: its file, and how it is run.
 
     Raises:
         MethodError: the recipe has no segmentation network.
@@ -59,12 +59,14 @@ class EarlierNetwork:
         schedule = in_as_many_steps(replace(network.training, seed=stage.training.seed), stage.pictures, pictures)
         model, run = train_once(config, pictures, schedule)
         self.model: SegmentationModel = model.to(choose_device(network.training.device))
-        self.digest, self._inference = runs.file_digest(run.folder / "model.pth"), network.inference
+        how = network.inference
+        self._how: dict[str, Any] = {"scales": how.scales, "flip": how.flip, "precision": how.precision}
+        self.identity = {"network": runs.file_digest(run.folder / "model.pth"), **self._how}
 
     def likely(self, image: np.ndarray) -> np.ndarray:
         """How likely each class is at each pixel ``(C + 1, H, W)`` of a picture ``(H, W, 3)`` uint8."""
-        how, shown = self._inference, torch.from_numpy(image).permute(2, 0, 1)[None]
-        return probabilities(self.model, shown, how.scales, how.flip, how.precision)[0].cpu().numpy()
+        shown = torch.from_numpy(image).permute(2, 0, 1)[None]
+        return probabilities(self.model, shown, **self._how)[0].cpu().numpy()
 
     def annotate(self, stage: Stage) -> Path:
         """A folder with ``ID.png`` for each of the stage's pictures: the likeliest class of those present."""
@@ -72,7 +74,7 @@ class EarlierNetwork:
         def label(record: Record) -> np.ndarray:
             return likeliest(self.likely(read_image(record.image)), record.labels)
 
-        return stage.annotate_each("annotate", label, {"network": self.digest}, __name__)
+        return stage.annotate_each("annotate", label, self.identity, __name__)
 
 
 def in_as_many_steps(config: Schedule, usual: Sized, pictures: Sized) -> Schedule:

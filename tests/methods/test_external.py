@@ -13,6 +13,7 @@ import tiny_experiments
 from PIL import Image
 from tiny_experiments import NETWORK, RECIPE
 
+from dsna_lib.config.segmentation import InferenceConfig
 from dsna_lib.config.training import SegmentationTraining
 from dsna_lib.data.pictures import read_image, read_mask
 from dsna_lib.engine import runs
@@ -72,9 +73,16 @@ def test_saliency_is_what_a_network_learned_of_other_pictures(helped):
     assert found.of(record).shape == image.shape[:2]
     np.testing.assert_allclose(network.likely(image).sum(axis=0), 1, rtol=1e-5)
     again = saliency(prepare(METHODS["DCSP"], RECIPE, helped, helped, 0))
-    assert again.source == found.source == network.digest
+    assert again.source == found.source == network.identity
     assert [path for path in runs.root().glob("segmentation/*") if path.is_dir()] == trained
     assert saliency(prepare(METHODS["DCSP"], RECIPE, helped, helped, 1)).source != found.source
+
+
+def test_another_way_to_run_a_network_is_another_run(helped):
+    recipes = [RECIPE, replace(RECIPE, networks={"tiny": replace(NETWORK, inference=InferenceConfig(scales=(1.0,)))})]
+    for title in ("Webly-supervised", "DCSP"):
+        folders = [METHODS[title].annotate(prepare(METHODS[title], recipe, helped, helped, 0)) for recipe in recipes]
+        assert len(set(folders)) == 2, title
 
 
 def test_gray_maps_are_used_as_they_are(tmp_path):

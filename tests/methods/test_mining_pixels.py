@@ -40,7 +40,7 @@ def test_the_initial_network_learns_simple_pictures_and_is_asked_about_all(tmp_p
         return salient
 
     monkeypatch.setattr(mining_pixels, "EarlierNetwork", Network)
-    monkeypatch.setattr(mining_pixels, "saliency", lambda stage: Saliency(left, "left half"))
+    monkeypatch.setattr(mining_pixels, "saliency", lambda stage: Saliency(left, None))
     asked = MINING_PIXELS.annotate(prepare(MINING_PIXELS, RECIPE, pictures, pictures, 0))
     assert asked == [r.id for r in pictures.records]
     assert [*learned] == asked[1:]

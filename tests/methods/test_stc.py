@@ -64,7 +64,7 @@ def test_its_turns(tmp_path, monkeypatch):
         return 20 + int(r.id[1:])
 
     monkeypatch.setattr(stc, "EarlierNetwork", Network)
-    monkeypatch.setattr(stc, "saliency", lambda stage: Saliency(lambda r: np.ones((len_of(r), 26)), "given"))
+    monkeypatch.setattr(stc, "saliency", lambda stage: Saliency(lambda r: np.ones((len_of(r), 26)), None))
     folder = STC_METHOD.annotate(prepare(STC_METHOD, RECIPE, pictures, pictures, 0))
     simple = [r.id for r in pictures.records[1:]]
     assert learned == [{i: [int(i[1:]) % 3 + 1] for i in simple}, {i: [0] for i in simple}]
