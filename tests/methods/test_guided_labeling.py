@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dsna_lib import crf
 from dsna_lib.data.pictures import VOID
 from dsna_lib.methods.guided_labeling import guide, share_out
 
@@ -51,12 +52,20 @@ def test_a_component_of_several_classes_is_shared_out_and_nothing_else_is():
 
 
 def test_the_crf_shares_a_component_out_along_an_edge():
-    """A red part and a blue one have a seed each; a green one has none, and is no background for that."""
-    image = np.zeros((20, 50, 3), np.uint8)
-    image[:, :18, 0], image[:, 18:30, 2], image[:, 30:, 1] = 255, 255, 255
-    seeds = np.full((20, 50), VOID, np.uint8)
+    """Half of the picture is red, half is blue; each half has a seed."""
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, :18, 0], image[:, 18:, 2] = 255, 255
+    seeds = np.full((20, 30), VOID, np.uint8)
     seeds[5:15, 2:8], seeds[5:15, 24:28] = 3, 1
     found = share_out(image, 4, 0.7, "sec", seeds, [0, 2])
     assert (found[:, :18] == 3).all()
-    assert (found[:, 18:30] == 1).all()
-    assert np.isin(found, [1, 3]).all()
+    assert (found[:, 18:] == 1).all()
+
+
+def test_the_background_takes_no_part_in_that(monkeypatch):
+    """Eq. 12-13 for three classes, the first of which is taken away."""
+    monkeypatch.setattr(crf, "refine", lambda image, likely, params: likely)
+    likely = share_out(np.zeros((1, 2, 3), np.uint8), 4, 0.7, "sec", np.array([[3, VOID]], np.uint8), [0, 2])
+    wanted = np.zeros((5, 2))
+    wanted[1], wanted[3] = (0.15 / 0.85, 1 / 2), (0.7 / 0.85, 1 / 2)
+    np.testing.assert_allclose(likely[:, 0], wanted, rtol=1e-6)
