@@ -80,6 +80,17 @@ def _means(parts: Superpixels, values: np.ndarray) -> np.ndarray:
     return np.bincount(parts.labels.ravel(), values.ravel()) / parts.sizes
 
 
+def costs(*evidence: np.ndarray) -> np.ndarray:
+    """What each superpixel costs as ground and as object ``(n, 2)``, given A(1) and M(1), ``(n,)`` each in 0..1.
+
+    Example:
+        >>> costs(np.array([0.0]), np.array([0.5])).round(2).tolist()
+        [[0.8, 3.0]]
+    """
+    likely = np.clip(evidence, 1 - _SURE, _SURE)
+    return -np.log([1 - likely, likely]).sum(axis=1).T
+
+
 def follow(parts: Superpixels, following: Superpixels, moved: np.ndarray) -> np.ndarray:
     """The superpixel of the following frame that most pixels of each superpixel flow to: ``(n,)``, -1 for none."""
     height, width = parts.labels.shape
@@ -114,9 +125,8 @@ def masks_of(images: Sequence[np.ndarray], attention: Sequence[np.ndarray]) -> l
     moved = [flow(*pair) for pair in pairwise(images)]
     frames = [superpixels(image, FELZENSZWALB) for image in images]
     motions = map(motion, frames, [*moved, flow(images[-1], images[-2])])
-    evidence = [np.stack([_means(*each), m]) for *each, m in zip(frames, attention, motions, strict=True)]
-    objects = [each.clip(1 - _SURE, _SURE) for each in evidence]  # (2, n): A(1) and M(1)
-    return cut(frames, [-np.log([1 - each, each]).sum(axis=1).T for each in objects], moved)
+    unary = [costs(_means(*each), m) for *each, m in zip(frames, attention, motions, strict=True)]
+    return cut(frames, unary, moved)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dsna_lib.methods import crawled_video
-from dsna_lib.methods.crawled_video import cut, flow, follow, masks_of, motion
+from dsna_lib.methods.crawled_video import costs, cut, flow, follow, masks_of, motion
 from dsna_lib.methods.superpixels import describe
 
 
@@ -65,7 +65,19 @@ def test_a_frame_without_evidence_is_cut_as_the_one_before_it(monkeypatch):
     assert np.flatnonzero(second[0]).tolist() == [6, 7, 8]
 
 
-def test_attention_and_motion_add_up_and_neither_decides_alone(monkeypatch):
+def test_evidence_adds_up_and_is_never_sure():
+    """Three superpixels: attended to and still; a little of both; all of both."""
+    found = costs(np.array([1.0, 0.3, 0.95]), np.array([0.0, 0.4, 0.8]))
+    log = np.log
+    wanted = [
+        [-log(0.1) - log(0.9)] * 2,
+        [-log(0.7) - log(0.6), -log(0.3) - log(0.4)],
+        [-log(0.1 * 0.2), -log(0.9 * 0.8)],
+    ]
+    np.testing.assert_allclose(found, wanted)
+
+
+def test_the_square_that_moves_is_the_object(monkeypatch):
     """Of the square the upper half is attended to; its lower half is, a little; and so is ground, which stays."""
     images, labels = [scene(13), scene(15)], np.zeros((2, 120, 120), int)
     attention = np.zeros((2, 120, 120))
