@@ -124,9 +124,8 @@ def masks_of(images: Sequence[np.ndarray], attention: Sequence[np.ndarray]) -> l
     """Where each frame ``(H, W, 3)`` of a clip shows its object ``(H, W)`` bool, given attention ``(H, W)`` in 0..1."""
     moved = [flow(*pair) for pair in pairwise(images)]
     frames = [superpixels(image, FELZENSZWALB) for image in images]
-    motions = map(motion, frames, [*moved, flow(images[-1], images[-2])])
-    unary = [costs(_means(*each), m) for *each, m in zip(frames, attention, motions, strict=True)]
-    return cut(frames, unary, moved)
+    attended, motions = map(_means, frames, attention), map(motion, frames, [*moved, flow(images[-1], images[-2])])
+    return cut(frames, [*map(costs, attended, motions)], moved)
 
 
 @dataclass(frozen=True)
