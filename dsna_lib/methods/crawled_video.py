@@ -11,17 +11,17 @@ how much it moves against its frame, in shares of the most that a superpixel of 
 .. math:: M_i(1) = \frac{m_i}{\max_j m_j}, \qquad m_i = \frac{1}{|i|} \sum_{u \in i} \|v_u - \bar v\|
 
 from the flow v and its median :math:`\bar v` over the frame; A and M are kept within 0.1..0.9, so that neither of them
-decides alone. Superpixels are joined within a frame where they touch, by
-how much alike they look (:func:`dsna_lib.methods.scribble_sup.pair_weights`), and to the one in the next frame that
-most of their pixels flow to, with weight 1. From the frames' masks a first network learns; it annotates the training
+decides alone. Superpixels are joined within a frame where they touch, by how much alike they look
+(:func:`dsna_lib.methods.scribble_sup.pair_weights`), and to the one in the next frame that most of their pixels flow
+to, with weight 1. From the frames' masks a first network learns; it annotates the training
 pictures, each with the likeliest of the background and the classes of its image label, for the row's own.
 
 Source: Hong, Yeo, Kwak, Lee and Han, "Weakly Supervised Semantic Segmentation using Web-Crawled Videos", CVPR 2017.
 
 Decided here:
 
-- *Attention* is CAM, by the classifier that CAM's, SEC's and AE's rows share; theirs is a classifier's of their own.
-  It also chooses the parts of videos that show the class at all; clips are taken as they are told here.
+- *Attention* is CAM, by the classifier that CAM's, SEC's and AE's rows share; theirs is that of a classifier of their
+  own, which also chooses the parts of videos that show the class at all; clips are taken as they are told here.
 - *Motion.* Flow by iterated Lucas and Kanade, of scikit-image, against the frame's median, in place of inside-outside
   maps (Papazoglou and Ferrari, ICCV 2013). Where no superpixel moves by half a pixel there is none.
 - *Color models* of object and ground, which they add to attention and motion, are left out.

@@ -11,10 +11,11 @@ A connected seed that meets no salient component keeps its class, as the only th
 that does, what lies beyond is cut off, since saliency says how far the object reaches. The rest is background.
 
 Source: Oh, Benenson, Khoreva, Akata, Fritz and Schiele, "Exploiting Saliency for Object Segmentation from Image Level
-Labels", CVPR 2017 (*Joon et al.* in Table IV), the strategy G2 of their guide labeler.
+Labels", CVPR 2017 (*Joon et al.* in Table IV), after the strategy G2 of their guide labeler.
 
 Decided here:
 
+- *Rules.* That a component without a seed is void, and that a seed ends where its component ends, is our reading of G2.
 - *Seeds* are the foreground of the annotation by the classifier that CAM's, SEC's and AE's rows share, whose threshold
   of 0.2 is theirs, too; where classes meet, the smaller region has won.
 - *Saliency* is what the data set tells (:mod:`dsna_lib.methods.saliency`); a pixel is salient above one half.

@@ -7,7 +7,7 @@ to,
 
 .. math:: z_c = \sum_u A_{c,u} X_u, \qquad s_{c,u} = \frac{z_c \cdot X_u}{\|z_c\| \, \|X_u\|}
 
-with X the backbone's features, and A summing to 1. The decoder minimizes the binary cross-entropy on the mask of each
+with X the backbone's features; the scale of A does not matter. The decoder minimizes the binary cross-entropy on the mask of each
 class that a picture of the others shows. On the training pictures it is given the attention to the classes of the image
 label, and a pixel takes the class that is likeliest there, if that is likelier than not.
 
