@@ -16,8 +16,8 @@ Labels", CVPR 2017 (*Joon et al.* in Table IV), after the strategy G2 of their g
 Decided here:
 
 - *Rules.* That a component without a seed is void, and that a seed ends where its component ends, is our reading of G2.
-- *Seeds* are the foreground of the annotation by the classifier that CAM's, SEC's and AE's rows share, whose threshold
-  of 0.2 is theirs, too; where classes meet, the smaller region has won.
+- *Seeds* are the foreground of the annotation by the classifier that CAM's, SEC's and AE's rows share, above the
+  table's threshold; where classes meet, the smaller region has won.
 - *Saliency* is what the data set tells (:mod:`dsna_lib.methods.saliency`); a pixel is salient above one half.
 - *CRF.* The table's, with Eq. 12-13 for unary terms: seeds have probability tau, what is between them is open.
 - *Components* meet where they share a pixel, and pixels are neighbors along their sides.

@@ -3,13 +3,13 @@ r"""TransferNet: how attention becomes a mask is learned on other classes, and h
 A classifier's attention A to a class says roughly where it is. To turn it into a mask one has to know what objects
 look like, and not which one it is: a decoder that is never told the class learns it from the masks of *other* classes.
 Of the class it sees nothing but the attention, and that *densified*: how much alike each place u is to what is attended
-to,
+to, whatever the scale of A,
 
 .. math:: z_c = \sum_u A_{c,u} X_u, \qquad s_{c,u} = \frac{z_c \cdot X_u}{\|z_c\| \, \|X_u\|}
 
-with X the backbone's features; the scale of A does not matter. The decoder minimizes the binary cross-entropy on the mask of each
-class that a picture of the others shows. On the training pictures it is given the attention to the classes of the image
-label, and a pixel takes the class that is likeliest there, if that is likelier than not.
+with X the backbone's features. The decoder minimizes the binary cross-entropy on the mask of each class that a picture
+of the others shows. On the training pictures it is given the attention to the classes of the image label, and a pixel
+takes the class that is likeliest there, if that is likelier than not.
 
 Source: Hong, Oh, Lee and Han, "Learning Transferrable Knowledge for Semantic Segmentation with Deep Convolutional
 Neural Network", CVPR 2016.
