@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import socket
@@ -85,6 +86,49 @@ def told_pictures(folder: Path) -> Pictures:
         write_mask(folder / "help/scribbles" / f"{record.id}.png", scribble)
     for kind, rows in lines.items():
         (folder / "help" / f"{kind}.csv").write_text("\n".join(rows) + "\n")
+    return made
+
+
+def _set(folder: Path, made: list[tuple[str, np.ndarray, np.ndarray | None, str]], names: tuple[str, ...]) -> None:
+    """Write a set in the VOC layout: ids, pictures, masks where there are any, and the class of each."""
+    for i, image, mask, _ in made:
+        path = folder / "JPEGImages" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        if mask is not None:
+            write_mask(folder / "SegmentationClass" / f"{i}.png", mask)
+    split = folder / "ImageSets/Segmentation/train.txt"
+    split.parent.mkdir(parents=True)
+    split.write_text("".join(f"{i}\n" for i, *_ in made))
+    (folder / "image_labels.json").write_text(json.dumps({i: [name] for i, *_, name in made}))
+    (folder / "class_names.json").write_text(json.dumps(list(names)))
+
+
+def helped_pictures(folder: Path) -> Pictures:
+    """The same as :func:`told_pictures`, with sets of others: saliency and other masks, web, and videos.
+
+    All show one square: on noise in colors of no class, on even ground, and moving by 2 pixels a frame.
+    """
+    made, others, web, frames = told_pictures(folder), [], [], []
+    for k in range(8):
+        rng, top = np.random.default_rng([k, 1]), 2 + k % 5
+        image, mask = rng.integers(90, 160, (24, 24, 3), dtype=np.uint8), np.zeros((24, 24), np.uint8)
+        place = slice(top, top + 10), slice(top + 3, top + 13)
+        image[place], mask[place] = (1 - np.eye(3, dtype=np.uint8)[k % 3]) * 200, 1
+        others.append((f"o{k}", image, mask, k))
+        found = np.full((24, 24, 3), 230, np.uint8)
+        found[place] = np.eye(3, dtype=np.uint8)[k % 3] * 230
+        web.append((f"w{k}", found, None, NAMES[k % 3]))
+        for t in range(2):
+            frame = np.random.default_rng([k, 2]).integers(90, 160, (24, 24, 3), dtype=np.uint8)
+            frame[top : top + 10, 2 + 2 * t : 12 + 2 * t] = np.eye(3, dtype=np.uint8)[k % 3] * 230
+            frames.append((f"c{k}/{t}", frame, None, NAMES[k % 3]))
+    second = ("cyan", "pink")
+    _set(folder / "help/saliency", [(i, image, mask, "object") for i, image, mask, _ in others], ("object",))
+    named = [(i, image, mask * (1 + k % 2), second[k % 2]) for i, image, mask, k in others]
+    _set(folder / "help/other_masks", named, second)
+    _set(folder / "help/web", web, NAMES)
+    _set(folder / "help/videos", frames, NAMES)
     return made
 
 

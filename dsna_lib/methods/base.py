@@ -12,7 +12,7 @@ Most methods are a :class:`MapMethod`: a classifier whose maps become annotation
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import chain
@@ -27,7 +27,7 @@ from dsna_lib.annotate import annotate_split
 from dsna_lib.attention import AttentionModel
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.config.attention import HeadConfig, ModelConfig
-from dsna_lib.config.recipe import MapConfig, Recipe
+from dsna_lib.config.recipe import MapConfig, NetworkConfig, Recipe
 from dsna_lib.config.training import TrainingConfig
 from dsna_lib.crf import refine_split
 from dsna_lib.data.help import SETS, help_folder, load_help, origin
@@ -77,6 +77,8 @@ class Stage:
         help: what the method needs beside image labels. Of `pictures` by their ids: points, scribbles, boxes and gray
             saliency maps; the same pictures with their masks; and sets of other pictures.
         finished: the file of an attention model that need not be trained any more; None: all are trained.
+        network: the recipe's usual segmentation network, for methods that train one before the row's own; None where
+            the recipe has none.
     """
 
     mining: Pictures
@@ -87,6 +89,7 @@ class Stage:
     annotation: AnnotationConfig
     help: Told
     finished: Path | None = None
+    network: NetworkConfig | None = None
 
     def train(self, head: HeadConfig | None = None) -> tuple[AttentionModel, Path]:
         """The attention model, with this head or its own, where it runs best, and its file.
@@ -158,19 +161,25 @@ class Stage:
         """
 
         def work(folder: Path) -> None:
-            report = Report()
-            for record in tqdm(self.pictures.records, leave=False, disable=None, unit="picture"):
-                path = folder / f"{record.id}.png"
-                if is_whole(path):
-                    continue
-                try:
-                    mask = label(record) if record.labels else np.zeros(read_image(record.image).shape[:2])
-                    write_mask(path, mask)
-                except (OSError, ValueError) as error:
-                    report.failed[record.id] = str(error)
-            report.raise_failures("annotated")
+            _write_each(folder, ((record, partial(label, record)) for record in self.pictures.records))
 
         return self.folder(name, work, identity, *modules)
+
+    def annotate_maps(
+        self,
+        model: AttentionModel,
+        maker: MapMaker,
+        label: Callable[[Record, PictureMaps], np.ndarray],
+        identity: Mapping[str, Any],
+        *modules: str,
+    ) -> Path:
+        """As :meth:`annotate_each`, in a stage named ``annotate``, with a picture's maps by a maker for `label`."""
+
+        def work(folder: Path) -> None:
+            records, made = self.pictures.records, self.iterate_maps(model, maker)
+            _write_each(folder, ((records[each.index], partial(label, records[each.index], each)) for each in made))
+
+        return self.folder("annotate", work, identity, *modules)
 
     def refine(self, annotations: Path) -> Path:
         """The same after the dense CRF of `annotation`; unchanged where that is ``"none"``."""
@@ -209,6 +218,20 @@ class Stage:
         told = {kind: _digest(content) for kind, content in cast(Mapping[str, Any], self.help).items()}
         known = {"data": runs.data_digest(self.pictures), "maps": asdict(self.maps)} | ({"help": told} if told else {})
         return runs.complete(runs.open_run(name, known | dict(identity), __name__, *modules), metrics).folder
+
+
+def _write_each(folder: Path, labels: Iterable[tuple[Record, Callable[[], np.ndarray]]]) -> None:
+    """Write the masks of pictures that are not there yet; one without any label is background everywhere."""
+    report = Report()
+    for record, label in tqdm(labels, leave=False, disable=None, unit="picture"):
+        path = folder / f"{record.id}.png"
+        if is_whole(path):
+            continue
+        try:
+            write_mask(path, label() if record.labels else np.zeros(read_image(record.image).shape[:2]))
+        except (OSError, ValueError) as error:
+            report.failed[record.id] = str(error)
+    report.raise_failures("annotated")
 
 
 def _digest(told: Hints[Any] | Pictures) -> str:
@@ -322,7 +345,8 @@ def prepare(method: Method, recipe: Recipe, mining: Pictures, pictures: Pictures
     model, training = replace(recipe.attention, class_names=mining.class_names), replace(recipe.training, seed=seed)
     bare = without_masks(mining), without_masks(pictures)
     finished = None if recipe.finished is None else checkpoints.find(recipe.finished)
-    return Stage(*bare, model, training, recipe.maps, recipe.annotation, cast(Told, known), finished)
+    network = next(iter(recipe.networks.values()), None)
+    return Stage(*bare, model, training, recipe.maps, recipe.annotation, cast(Told, known), finished, network)
 
 
 def _told(method: Method, kind: Help, pictures: Pictures) -> Hints[Any] | Pictures:

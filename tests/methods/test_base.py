@@ -108,8 +108,8 @@ def stage_of(data: Pictures, recipe: Recipe = UNREFINED, seed: int = 0) -> Stage
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory) -> Pictures:
-    """With masks, and with points, boxes and scribbles."""
-    return tiny.told_pictures(tmp_path_factory.mktemp("told"))
+    """With masks, and with help of all kinds."""
+    return tiny.helped_pictures(tmp_path_factory.mktemp("told"))
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=str)
@@ -123,6 +123,7 @@ def test_a_stage_has_no_masks_and_the_help_that_was_asked_for(told, method):
         assert [record.mask for record in stage.help["masks"].records] == [record.mask for record in told.records]
     assert (stage.training.seed, stage.model.class_names) == (3, tiny.NAMES)
     assert (stage.maps, stage.annotation) == (RECIPE.maps, RECIPE.annotation)
+    assert stage.network == RECIPE.network()
 
 
 def test_masks_are_handed_to_those_alone_who_say_that_they_need_them(data):
