@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsna_lib.book.chapters import PROFILES
-from dsna_lib.cli.options import Commands, Group, add, add_commands, at_least, words
+from dsna_lib.cli.options import DRAWN, Commands, Group, add, add_commands, at_least, words
 from dsna_lib.config.annotation import AnnotationConfig, VoidPolicy
 from dsna_lib.config.attention import ModelConfig
 from dsna_lib.config.crf import Backend
@@ -122,8 +122,9 @@ def evaluate(parser: ArgumentParser) -> None:
 
 def table(parser: ArgumentParser) -> None:
     """Train and measure every row of a table, and print it beside the paper's."""
-    text = "one or several, which then train what they share once (IV, V and VI train nothing: they show what III "
-    text += "measured beside what was published). " + "; ".join(f"{name}: {title}" for name, title in TITLES.items())
+    text = "one or several, which then train what they share once. IV, V and VI train nothing, they show what III "
+    text += "measured beside what was published; with --recipe or --rows, IV trains the methods that it compares. "
+    text += "; ".join(f"{name}: {title}" for name, title in TITLES.items())
     parser.add_argument("names", nargs="+", choices=tuple(TITLES), metavar="TABLE", help=text)
     text = "rows of one table, titles separated by semicolons, such as '0;0.5' (default: all, or the recipe's)"
     parser.add_argument("--rows", type=lambda rows: [row.strip() for row in rows.split(";")], metavar="ROWS", help=text)
@@ -131,7 +132,7 @@ def table(parser: ArgumentParser) -> None:
     parser.add_argument("--network", metavar="NAME", help="of the recipe's, for Table III (default: the first)")
     parser.add_argument("--format", choices=choices(Form), default="markdown", help="of what is printed")
     parser.add_argument("--note", metavar="TEXT", help="limits to be kept with the numbers (default: the recipe's)")
-    _experiment(parser, "where the JSON goes, and is read from for IV, V and VI", "drawn")
+    _experiment(parser, "where the JSON goes, and is read from for IV, V and VI", required=False)
 
 
 def reproduce(parser: ArgumentParser) -> None:
@@ -140,10 +141,10 @@ def reproduce(parser: ArgumentParser) -> None:
     _experiment(parser, "where the results go")
 
 
-def _experiment(parser: ArgumentParser, out: str, recipe: str | None = None) -> None:
+def _experiment(parser: ArgumentParser, out: str, required: bool = True) -> None:
     _out(parser, "results", out)
     parser.add_argument("--root", type=Path, metavar="FOLDER", help=ROOT)
-    _recipe(parser, recipe, required=recipe is None)
+    _recipe(parser, required, default="" if required else f" (default: {DRAWN})")
     _workers(parser, "trainings")
 
 
@@ -222,10 +223,10 @@ def _data_set(parser: ArgumentParser, split: str | None, required: bool = False)
     group.add_argument("--limit", **at_least(1), help="only its first N pictures (default: all)")
 
 
-def _recipe(parser: ArgumentParser, default: str | None = None, required: bool = False) -> None:
+def _recipe(parser: ArgumentParser, required: bool = False, default: str = "") -> None:
     group = parser.add_argument_group("recipe")
     text = "every number of the experiment: a TOML file, or the name of one of the book's, such as drawn or paper"
-    group.add_argument("--recipe", metavar="FILE", default=default, required=required, help=text)
+    group.add_argument("--recipe", metavar="FILE", required=required, help=text + default)
     text = "change a key of the recipe, such as training.epochs=3; may be repeated"
     group.add_argument("-p", action="append", dest="changes", metavar="KEY=VALUE", help=text)
 

@@ -12,7 +12,7 @@ import timm
 
 from dsna_lib import backbones, training
 from dsna_lib.cli.main import UsageError, warn
-from dsna_lib.cli.options import given
+from dsna_lib.cli.options import DRAWN, given
 from dsna_lib.config import recipe as recipes
 from dsna_lib.config.attention import ModelConfig
 from dsna_lib.config.recipe import NetworkConfig, Recipe
@@ -123,21 +123,27 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
     names = list(dict.fromkeys(args.names))
     if args.rows and len(names) > 1:
         raise UsageError("--rows takes rows of one table: name one table")
-    maps = [find_table(name) for name in names if name != "III" and name not in published.TITLES]
+    by_method = [name for name in names if name == "III" or (name == "IV" and (args.recipe or args.rows))]
+    shown = [name for name in names if name in published.TITLES and name not in by_method]
+    maps = [find_table(name) for name in names if name not in (*by_method, *shown)]
     maps = [maps[0].select(args.rows)] if args.rows and maps else maps
     result: dict[str, Any] = {"done": len(names), "files": {}, "tables": {}, "warnings": []}
-    if maps or "III" in names:
+    if maps or by_method:
         refuse_unwritable(args.out / f"table_{names[0]}.json")  # before anything is trained
+        args.recipe = args.recipe or DRAWN
         recipe, workers = _recipe(args), Workers(args.jobs, args.scheduler)
-        network = recipe.network(args.network) if "III" in names else None
-        methods = rows.select(args.rows or network.rows) if network else []
+        network = recipe.network(args.network) if by_method else None
+        asked = rows.select(args.rows or network.rows) if network else []
         experiment = _experiment(recipe, args.root)
         for measured in run_tables(maps, experiment, args.seeds, workers) if maps else ():
             _keep(args, result, measured, recipe.attention.backbone)
-        if network:
-            measured = segmentation.run_table_iii(methods, experiment, network, args.seeds, workers)
+        for name in by_method:
+            assert network is not None
+            everybody = name == "IV" and not args.rows
+            methods = segmentation.told_enough(rows.TABLE_IV, experiment) if everybody else asked
+            measured = segmentation.run_table_iii(methods, experiment, network, args.seeds, workers, table=name)
             _keep(args, result, measured, network.model.backbone)
-    for name in [name for name in names if name in published.TITLES]:
+    for name in shown:
         print(f"\n{TITLES[name]}\n\n{published.render_published(name, args.out)}")
     return result
 

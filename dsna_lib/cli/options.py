@@ -31,6 +31,8 @@ environment variables:
   DSNA_WEIGHTS  folder of ImageNet weight files
 """
 
+DRAWN = "drawn"  # the recipe of the tables where none is named
+
 Group = argparse.ArgumentParser | argparse._ArgumentGroup
 # A function that adds a command's options: its name is the command's, its docstring the help. And the module of this
 # package whose function of that name runs the command; None where it has commands of its own.

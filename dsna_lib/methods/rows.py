@@ -32,8 +32,8 @@ MINING = (CAM, GRAD_CAM, EXCITATION_BACKPROP, CONTRASTIVE_EXCITATION_BACKPROP, d
 TABLE_III: tuple[Method, ...] = (*sec.ROWS, *adversarial_erasing.ROWS, *dsna.DSNA.values(), MIL_FCN, FULL_SUPERVISION)
 # Beside those of the paper's table: CAM's annotations are those of AE's first step, the others it does not segment.
 _OURS: tuple[Method, ...] = (CAM, *sec.ROWS, sec.FLOORED, *adversarial_erasing.ROWS, *MINING, dsna.SINGLE_STREAM)
-# The blocks of Table IV: told by a person where objects are; told of other pictures, or by a saliency detector; and told
-# image labels alone, where MIL-FCN, SEC and DSNA belong, too.
+# The blocks of Table IV: told by a person where objects are; told of other pictures, or by a saliency detector; and
+# told image labels alone, where MIL-FCN, SEC and DSNA belong, too.
 INTERACTIVE: tuple[Method, ...] = (*scribble_sup.ROWS, WHATS_THE_POINT, BOX_SUP)
 _BY_SALIENCY = GUIDED_LABELING, DCSP_METHOD, MINING_PIXELS
 EXTERNAL: tuple[Method, ...] = (STC_METHOD, WEBLY_SUPERVISED, CRAWLED_VIDEO, TRANSFER_NET, *_BY_SALIENCY)

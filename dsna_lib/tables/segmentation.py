@@ -1,4 +1,4 @@
-"""Table III: from image labels to masks, for every method. Annotate, train a segmentation network, score it on val.
+"""Tables III and IV: from labels to masks, for every method. Annotate, train a segmentation network, score it on val.
 
 All rows share the backbone, the pictures, the thresholds, the schedule and the way val is segmented; no image label is
 read there. *Full supervision* learns from the true masks by the same recipe: the ceiling, of which every other number
@@ -20,12 +20,13 @@ import numpy as np
 from dsna_lib.config.recipe import NetworkConfig
 from dsna_lib.config.segmentation import InferenceConfig
 from dsna_lib.config.tables import TITLES
-from dsna_lib.data.pictures import Pictures, read_mask
+from dsna_lib.data.help import origin
+from dsna_lib.data.pictures import DataError, Pictures, read_mask
 from dsna_lib.engine import runs
 from dsna_lib.engine.devices import choose_device
 from dsna_lib.engine.pools import ALONE, Unit, Workers, run_units
 from dsna_lib.engine.runs import Run
-from dsna_lib.methods.base import Method, lessons, prepare
+from dsna_lib.methods.base import LABELS, Method, MethodError, lessons, prepare
 from dsna_lib.methods.full_supervision import FULL_SUPERVISION
 from dsna_lib.metrics import ConfusionMatrix
 from dsna_lib.segmentation import mistakes
@@ -36,7 +37,7 @@ from dsna_lib.tables.measure import counts_of, left_out, matrix_of, require_mask
 from dsna_lib.tables.run import Experiment, Result, over_seeds, with_trainings
 from dsna_lib.tables.verdicts import Evidence, claim_verdicts
 
-TITLE = TITLES["III"]
+MEASURED = {"III": TITLES["III"], "IV": "What methods are told, and what it is worth (the methods of Table IV)"}
 COLUMNS = ("annotation", "single", "multi", "iou", "object", "share")
 KINDS_WITH_CRF = {"single": "single", "multi": "multi", "iou": "crf"}  # column to the kind of mask that it scores
 
@@ -142,13 +143,15 @@ def run_table_iii(
     seeds: int | None = None,
     workers: Workers = ALONE,
     say: Callable[[str], None] = print,
+    table: str = "III",
 ) -> Result:
-    """Fill in Table III: its values and their provenance.
+    """Fill in Table III, or another one whose rows are methods: its values and their provenance.
 
     Args:
         methods: its rows.
         network: the segmentation network.
         experiment, seeds, workers, say: see :func:`~dsna_lib.tables.run.run_tables`.
+        table: its name, one of :data:`MEASURED`.
 
     Raises:
         TableError, PictureError: see :meth:`~dsna_lib.tables.run.Experiment.checked_seeds`.
@@ -162,8 +165,23 @@ def run_table_iii(
     scores = run_units(units, partial(_scored, experiment=experiment, network=network), workers, say)
     trained = {Unit(method, seed): scores[Unit(method, seed)].how for method in methods for seed in range(seeds)}
     how = {"labels": "none on val", "protocol": _protocol(experiment, network), "network": network.model.backbone}
-    values = summarize(methods, scores, seeds, experiment.val)
+    if any(method.needs - LABELS - {"masks"} for method in methods):
+        how["help"] = origin(experiment.train)
+    values = summarize(methods, scores, seeds, experiment.val, table)
     return with_trainings(values, experiment, how, trained)
+
+
+def told_enough(methods: Sequence[Method], experiment: Experiment, say: Callable[[str], None] = print) -> list[Method]:
+    """Those methods whose help the data set has; `say` hears what the others lack."""
+    found = []
+    for method in methods:
+        try:
+            prepare(method, experiment.recipe, experiment.mining, experiment.train, seed=0)
+        except (MethodError, DataError) as error:
+            say(f"left out: {error}")
+        else:
+            found.append(method)
+    return found
 
 
 def _protocol(experiment: Experiment, network: NetworkConfig) -> str:
@@ -194,15 +212,17 @@ def _scored(unit: Unit, experiment: Experiment, network: NetworkConfig) -> Score
     return train_and_score(unit.what, unit.seed, experiment, network)
 
 
-def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: int, val: Pictures) -> dict[str, Any]:
+def summarize(
+    methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: int, val: Pictures, table: str = "III"
+) -> dict[str, Any]:
     """What the table says, in plain numbers, in percent.
 
     Returns:
-        ``rows``: each with ``title``, ``paper``, the ``mean``, ``std`` and ``seeds`` of ``annotation`` (IoU of what was
-        learned from), ``single``, ``multi`` and ``iou`` (val at one scale, at several, and after the CRF), ``object``
-        (the same as ``iou`` with all classes taken as one: where objects are, not what), ``share`` (of the ceiling's
-        ``iou``, where there is one), ``per_class`` IoU and ``wrong`` pixels (their share of all, and the shares of each
-        kind of mistake in them), means over seeds; ``claims``.
+        ``rows``: each with ``title``, ``needs`` (what the method is told), ``paper``, the ``mean``, ``std`` and
+        ``seeds`` of ``annotation`` (IoU of what was learned from), ``single``, ``multi`` and ``iou`` (val at one scale,
+        at several, and after the CRF), ``object`` (the same as ``iou`` with all classes taken as one: where objects
+        are, not what), ``share`` (of the ceiling's ``iou``, where there is one), ``per_class`` IoU and ``wrong`` pixels
+        (their share of all, and the shares of each kind of mistake in them), means over seeds; ``claims``.
     """
     rows = []
     for method in methods:
@@ -217,7 +237,7 @@ def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: in
         }
         if learned := [score.learned_wrong for score in trainings if score.learned_wrong is not None]:
             details["annotation_wrong"] = _wrong(learned)
-        rows.append({"title": method.title, "paper": printed} | columns | details)
+        rows.append({"title": method.title, "needs": sorted(method.needs), "paper": printed} | columns | details)
 
     def miou(counts: np.ndarray) -> float:
         return 100 * matrix_of(counts).mean_iou
@@ -231,11 +251,11 @@ def summarize(methods: Sequence[Method], scores: Mapping[Unit, Score], seeds: in
         return Evidence(title, np.array(own), np.array([left_out(each, miou) for each in counts]))
 
     return {
-        "table": "III",
-        "title": TITLE,
+        "table": table,
+        "title": MEASURED[table],
         "columns": [name for name in COLUMNS if any(name in row["mean"] for row in rows)],
         "rows": rows,
-        "claims": claim_verdicts("III", evidence),
+        "claims": claim_verdicts(table, evidence),
     }
 
 

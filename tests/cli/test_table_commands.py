@@ -14,6 +14,7 @@ from dsna_lib.data import read_mask, voc, write_mask
 from dsna_lib.engine import cluster
 from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Unit, Workers
+from dsna_lib.methods import rows as rows_of_methods
 from dsna_lib.tables import reproduce
 from dsna_lib.tables import segmentation as table_iii
 
@@ -235,14 +236,14 @@ def test_warnings_of_trainings_are_printed(table, monkeypatch):
 def test_table_3_is_run_and_4_to_6_show_it(table, run, monkeypatch):
     seen = []
 
-    def fake(methods, experiment, network, seeds, workers):
+    def fake(methods, experiment, network, seeds, workers, table):
         seen.append(([method.title for method in methods], network, seeds, workers))
         counts = np.zeros((1, 21, 22), np.int32)
         counts[0, range(21), range(21)] = 5
         counts[0, 0, 1] = 5
         score = table_iii.Score(dict.fromkeys(table_iii.KINDS_WITH_CRF, counts), np.array([5, 0, 0, 0]), 50.0)
         scores = {Unit(method, seed): score for method in methods for seed in range(seeds)}
-        values = table_iii.summarize(methods, scores, seeds, experiment.val) | {"warnings": []}
+        values = table_iii.summarize(methods, scores, seeds, experiment.val, table) | {"warnings": []}
         return values, experiment.provenance() | {"how": "not at all"}
 
     monkeypatch.setattr(table_iii, "run_table_iii", fake)
@@ -264,6 +265,16 @@ def test_table_3_is_run_and_4_to_6_show_it(table, run, monkeypatch):
     titles, network, _, workers = seen[1]  # the first network, and its own rows
     assert (titles, network.model.channels, workers) == (["full supervision"], 8, Workers(1, "tcp://far:1"))
     assert Path("results/table_III_voc_efficientnet_lite0.json").is_file()
+    # With rows or a recipe the methods of Table IV are trained: all whose help is there, and the others are named.
+    assert table("IV", "--rows", "EM-Adapt;full supervision", "--seeds", 1)[0] == 0
+    assert seen[2][0] == ["EM-Adapt", "full supervision"]
+    values = read_json("results/table_IV_voc_efficientnet_lite0.json")["values"]
+    assert (values["table"], [row["needs"] for row in values["rows"]]) == ("IV", [["labels"], ["labels", "masks"]])
+    code, out, _ = table("IV", "--seeds", 1)
+    assert code == 0
+    assert seen[3][0][:2] + seen[3][0][-2:] == ["MIL-FCN", "EM-Adapt", "DSNA, merged", "full supervision"]
+    assert out.count("left out: ") == len(rows_of_methods.TABLE_IV) - len(seen[3][0])
+    assert "left out: BoxSup needs boxes, which" in out
 
 
 def test_classes_that_never_occur_are_null(table):
