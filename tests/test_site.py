@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
 Site = dict[Path, BeautifulSoup]
+Places = dict[Path, set[str]]
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
@@ -25,13 +26,19 @@ def site(html: Path) -> Site:
     return {html / f"{page}.html": BeautifulSoup((html / f"{page}.html").read_text(), "html.parser") for page in PAGES}
 
 
+@pytest.fixture(scope="module")
+def places(site: Site) -> Places:
+    """What a link can point to within each page, found once for all links."""
+    return {page: {element["id"] for element in soup.find_all(id=True)} for page, soup in site.items()}
+
+
 def is_local(address: str) -> bool:
     """Whether an address stays within the site."""
     parts = urlsplit(address)
     return not parts.scheme and not parts.netloc
 
 
-def broken(page: Path, soup: BeautifulSoup, site: Site, html: Path, tag: str, attribute: str) -> list[str]:
+def broken(page: Path, soup: BeautifulSoup, places: Places, html: Path, tag: str, attribute: str) -> list[str]:
     """Local addresses on a page that lead to no file, or to no place within a page."""
     found = []
     for element in soup.find_all(tag, **{attribute: True}):
@@ -41,7 +48,7 @@ def broken(page: Path, soup: BeautifulSoup, site: Site, html: Path, tag: str, at
         parts = urlsplit(address)
         target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
         anchor = unquote(parts.fragment)
-        if not target.is_file() or (anchor and target in site and not site[target].find(id=anchor)):
+        if not target.is_file() or (anchor and target in places and anchor not in places[target]):
             found.append(f"{page.relative_to(html)}: {address}")
     return found
 
@@ -57,9 +64,9 @@ def test_every_page_has_a_title_and_text(site: Site) -> None:
         assert len(article.get_text().split()) > 30, f"{page.name} is empty"
 
 
-def test_every_picture_exists_and_is_described(site: Site, html: Path) -> None:
+def test_every_picture_exists_and_is_described(site: Site, places: Places, html: Path) -> None:
     for page, soup in site.items():
-        assert broken(page, soup, site, html, "img", "src") == []
+        assert broken(page, soup, places, html, "img", "src") == []
         for image in soup.find_all("img"):
             # Where nobody wrote a description, Sphinx puts the file's name in its place.
             alt = image.get("alt", "").strip()
@@ -67,14 +74,14 @@ def test_every_picture_exists_and_is_described(site: Site, html: Path) -> None:
             assert Path(image["src"]).name not in alt, f"{page.name}: the alt text of {image['src']} is its file name"
 
 
-def test_internal_links_resolve(site: Site, html: Path) -> None:
-    assert [link for page, soup in site.items() for link in broken(page, soup, site, html, "a", "href")] == []
+def test_internal_links_resolve(site: Site, places: Places, html: Path) -> None:
+    assert [link for page, soup in site.items() for link in broken(page, soup, places, html, "a", "href")] == []
 
 
-def test_pages_load_nothing_from_other_hosts(site: Site, html: Path) -> None:
+def test_pages_load_nothing_from_other_hosts(site: Site, places: Places, html: Path) -> None:
     for page, soup in site.items():
-        assert broken(page, soup, site, html, "script", "src") == []
-        assert broken(page, soup, site, html, "link", "href") == []
+        assert broken(page, soup, places, html, "script", "src") == []
+        assert broken(page, soup, places, html, "link", "href") == []
         loaded = [e["src"] for e in soup.find_all(["script", "img", "iframe"], src=True)]
         loaded += [e["href"] for e in soup.find_all("link", rel="stylesheet")]
         assert [address for address in loaded if not is_local(address) and not address.startswith("data:")] == []

@@ -85,7 +85,7 @@ def dcsm_maps(model: nn.Module, pictures: Tensor, present: Tensor) -> tuple[Atte
 def candidates(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Which classes are compared in each picture: ``(N, K)`` indices, and which of these count, bool.
 
-    Those present come first, then the absent ones of the highest scores, up to :data:`CANDIDATES`.
+    Those present come first, then the absent ones of the highest scores, up to ``CANDIDATES``.
 
     Example:
         >>> candidates(torch.tensor([[0.1, 0.9, 0.5]]), torch.tensor([[True, False, False]]))[0].tolist()

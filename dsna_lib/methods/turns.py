@@ -31,7 +31,7 @@ from dsna_lib.segmentation.inference import probabilities
 from dsna_lib.segmentation.networks import SegmentationModel
 from dsna_lib.segmentation.training import train_once
 
-Schedule = TypeVar("Schedule", bound=TrainingConfig)
+T = TypeVar("T", bound=TrainingConfig)
 _HINT = "add a table [networks.NAME]"
 
 
@@ -77,7 +77,7 @@ class EarlierNetwork:
         return stage.annotate_each("annotate", label, self.identity, __name__)
 
 
-def in_as_many_steps(config: Schedule, usual: Sized, pictures: Sized) -> Schedule:
+def in_as_many_steps(config: T, usual: Sized, pictures: Sized) -> T:
     """A schedule of the usual pictures, with as many epochs as make as many steps of other ones.
 
     Example:

@@ -289,7 +289,7 @@ def test_sec(train, annotations, tmp_path, monkeypatch):
     assert code == 2
     assert "--sec: losses=('seed', 'shrink'): name at least one of seed, expand, constrain" in err
     crops, whole = [], transforms.whole
-    monkeypatch.setattr(transforms, "whole", lambda crop: crops.append(crop) or whole(crop))
+    monkeypatch.setattr(transforms, "whole", lambda crop, jitter: crops.append(crop) or whole(crop, jitter))
     assert train("--annotations", annotations, "--sec", "seed,expand", "--out", tmp_path / "run")[0] == 0
     identity = read_json(tmp_path / "run" / "run.json")["identity"]
     assert identity["loss"]["SECLoss"]["losses"] == ["seed", "expand"]

@@ -366,7 +366,8 @@ def test_a_precision_that_follows_from_the_machine_is_the_one_that_a_run_records
 def test_the_identity_of_a_training_leaves_out_only_what_changes_nothing_learned(config):
     identity = config().identity()
     free = {"workers", "device", "memory", "checkpoint_every", "held_out_size"}
-    assert set(identity) == {field.name for field in fields(config)} - free
+    assert set(config(jitter=0.1).identity()) == {field.name for field in fields(config)} - free
+    assert set(config(jitter=0.1).identity()) - set(identity) == {"jitter"}  # models from before it are found
     assert plain(identity) == identity
     assert config(workers=7, memory=0.5, checkpoint_every=3, device="cpu", held_out_size=99).identity() == identity
 
