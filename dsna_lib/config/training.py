@@ -86,14 +86,8 @@ class TrainingConfig:
         Left out is who reads the pictures, where the model runs, what is kept in memory, how often it is saved, and how
         it is looked at; and random colors where there are none, as in records from before there were any.
         """
-        free = {
-            "workers",
-            "device",
-            "memory",
-            "checkpoint_every",
-            "held_out_size",
-            *([] if self.jitter else ["jitter"]),
-        }
+        free = {"workers", "device", "memory", "checkpoint_every", "held_out_size"}
+        free |= set() if self.jitter else {"jitter"}
         return plain({name: value for name, value in asdict(self).items() if name not in free})
 
     def rate_factor(self, step: int, epoch: int) -> float:

@@ -27,6 +27,7 @@ Decided here:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,8 @@ from torch import Tensor
 
 from dsna_lib.annotate import pseudo_annotation, resize
 from dsna_lib.attention import AttentionOutput
-from dsna_lib.data.pictures import Record, read_image, write_mask
+from dsna_lib.data.pictures import Record, read_image
 from dsna_lib.engine import runs
-from dsna_lib.engine.outputs import is_whole
 from dsna_lib.maps import PictureMaps
 from dsna_lib.methods.base import LABELS, Help, Stage, thresholds
 from dsna_lib.methods.explain import CLASSIFIER
@@ -78,16 +78,10 @@ class AugmentedFeedback:
         """Aggregated proposals, as any other map."""
         model, file = stage.train(CLASSIFIER)
         limits = thresholds(stage.annotation)
-
-        def work(folder: Path) -> None:
-            for picture in stage.iterate_maps(model, dense_scores):
-                record = stage.pictures.records[picture.index]
-                path = folder / f"{record.id}.png"
-                if not is_whole(path):
-                    write_mask(path, _annotation(picture, record, **limits))
-
         identity = {"model": runs.file_digest(file), "thresholds": limits}
-        return stage.refine(stage.folder("annotate", work, identity, __name__))
+        return stage.refine(
+            stage.annotate_maps(model, dense_scores, partial(_annotation, **limits), identity, __name__)
+        )
 
     def loss(self, stage: Stage) -> None:
         """The cross-entropy."""
@@ -101,9 +95,7 @@ def dense_scores(
     return output, {"scores": output.discriminative.float()}
 
 
-def _annotation(picture: PictureMaps, record: Record, **limits: Any) -> np.ndarray:
-    if not record.labels:
-        return np.zeros(picture.size, np.uint8)
+def _annotation(record: Record, picture: PictureMaps, **limits: Any) -> np.ndarray:
     parts = superpixels(read_image(record.image), SELECTIVE_SEARCH)
     maps = aggregate(resize(picture.maps["scores"], picture.size), parts.labels, merge(parts).members)
     features = resize(picture.features.sum(dim=0, keepdim=True), picture.size)

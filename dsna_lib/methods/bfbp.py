@@ -28,6 +28,7 @@ we know of no public code. Decided here:
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,9 +40,8 @@ from torch.nn import functional
 from dsna_lib import attention, crf, maps
 from dsna_lib.attention import AttentionOutput
 from dsna_lib.backbones import Backbone, weights_digest, weights_name
-from dsna_lib.data.pictures import VOID, Record, read_image, write_mask
+from dsna_lib.data.pictures import VOID, Record, read_image
 from dsna_lib.engine.devices import choose_device
-from dsna_lib.engine.outputs import is_whole
 from dsna_lib.methods.base import LABELS, Help, Stage
 from dsna_lib.methods.table_iv import printed
 from dsna_lib.segmentation.training import labels_at_cell_centers
@@ -111,11 +111,11 @@ class BFBPLoss:
         here = smooth_maximum(f[:, 1:], inside, self.r).clamp_min(TINY).log()
         elsewhere = (1 - smooth_maximum(f[:, 1:], torch.ones_like(inside), self.r)).clamp_min(TINY).log()
         behind = f[:, 0].clamp_min(TINY).log()
-        shown = _mean(here, present & inside.any(dim=1, keepdim=True))
-        return -(shown + _mean(elsewhere, ~present) + _mean(behind, ~inside)).mean()
+        shown = mean_of_chosen(here, present & inside.any(dim=1, keepdim=True))
+        return -(shown + mean_of_chosen(elsewhere, ~present) + mean_of_chosen(behind, ~inside)).mean()
 
 
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+def mean_of_chosen(values: Tensor, chosen: Tensor) -> Tensor:
     """The mean of each row's chosen values, 0 where there are none: ``(N, K)`` to ``(N,)``."""
     return torch.where(chosen, values, 0).sum(dim=1) / chosen.sum(dim=1).clamp_min(1)
 
@@ -136,23 +136,19 @@ class BuiltInPrior:
         """Masks of the prior: the foreground is void, or of the picture's class where its label names one alone."""
         model = attention.create(stage.model).to(choose_device(stage.training.device))  # its head is not asked
 
-        def work(folder: Path) -> None:
-            for picture in stage.iterate_maps(model, prior_maps):
-                record = stage.pictures.records[picture.index]
-                path = folder / f"{record.id}.png"
-                if not is_whole(path):
-                    write_mask(path, _annotation(picture, record, stage.annotation.crf))
-
         known = {name: asdict(stage.model)[name] for name in ("backbone", "output_stride")}
         weights = weights_name(stage.model.weights), weights_digest(stage.model.backbone, stage.model.weights)
-        return stage.folder("annotate", work, known | {"weights": weights, "crf": stage.annotation.crf}, __name__)
+        known |= {"weights": weights, "crf": stage.annotation.crf}
+        return stage.annotate_maps(
+            model, prior_maps, partial(_annotation, params=stage.annotation.crf), known, __name__
+        )
 
     def loss(self, stage: Stage) -> BFBPLoss:
         """Image labels, told where to look."""
         return BFBPLoss()
 
 
-def _annotation(picture: maps.PictureMaps, record: Record, params: str) -> np.ndarray:
+def _annotation(record: Record, picture: maps.PictureMaps, params: str) -> np.ndarray:
     if not record.labels:
         return np.zeros(picture.size, np.uint8)
     (likely,) = maps.min_max(functional.interpolate(picture.maps["prior"][None], picture.size, mode="bilinear")[0])

@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from dsna_lib.data.pictures import VOID, Record, read_image
 from dsna_lib.methods.base import LABELS, Help, Stage
+from dsna_lib.methods.bfbp import mean_of_chosen
 from dsna_lib.methods.table_iv import printed
 
 
@@ -69,11 +70,7 @@ def image_term(log_s: Tensor, labels: Tensor) -> Tensor:
     own = torch.eye(classes, dtype=torch.bool, device=log_s.device)
     not_shown = at_best.masked_fill(own, -torch.inf).logsumexp(dim=1)
     present = functional.pad(labels > 0.5, (1, 0), value=True)
-
-    def mean(values: Tensor, chosen: Tensor) -> Tensor:
-        return torch.where(chosen, values, 0).sum(dim=1) / chosen.sum(dim=1).clamp(min=1)
-
-    return -mean(shown, present) - mean(not_shown, ~present)
+    return -mean_of_chosen(shown, present) - mean_of_chosen(not_shown, ~present)
 
 
 def point_term(log_s: Tensor, points: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def test_the_foreground_has_a_name_where_there_is_one_alone(tmp_path, labels, va
     write = {"prior": torch.tensor([[[0.0, 9.0]]])}
     seen = PictureMaps(0, (2, 8), write, torch.zeros(1, 1, 2), torch.zeros(3))
     Image.new("RGB", (8, 2)).save(tmp_path / "a.png")
-    made = bfbp._annotation(seen, Record("a", tmp_path / "a.png", labels), "none")
+    made = bfbp._annotation(Record("a", tmp_path / "a.png", labels), seen, "none")
     assert made.tolist() == [[0] * 4 + [value] * 4] * 2
 
 
