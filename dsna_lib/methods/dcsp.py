@@ -42,6 +42,7 @@ from dsna_lib.methods.cam import CAM
 from dsna_lib.methods.mil_fcn import MILLoss
 from dsna_lib.methods.saliency import saliency
 from dsna_lib.methods.table_iv import printed
+from dsna_lib.methods.turns import combined
 from dsna_lib.segmentation.training import segmentation_loss
 
 
@@ -64,9 +65,7 @@ def class_specific(attention: np.ndarray, salient: np.ndarray, labels: Sequence[
         labels: 0-based.
         threshold: of the harmonic mean.
     """
-    means = harmonic_mean(attention, salient)
-    best = np.array(labels, np.uint8)[means.argmax(axis=0)] + 1
-    return np.where(means.max(axis=0) > threshold, best, 0).astype(np.uint8)
+    return combined(harmonic_mean(attention, salient), labels, threshold)
 
 
 @dataclass(frozen=True)

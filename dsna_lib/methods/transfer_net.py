@@ -49,7 +49,7 @@ from dsna_lib.maps import positive_part
 from dsna_lib.methods.base import LABELS, Help, Stage
 from dsna_lib.methods.cam import CAM, cam
 from dsna_lib.methods.table_iv import printed
-from dsna_lib.methods.turns import in_as_many_steps, with_masks
+from dsna_lib.methods.turns import combined, in_as_many_steps, with_masks
 
 CHANNELS = 32
 
@@ -164,20 +164,6 @@ def learned_decoder(stage: Stage, model: AttentionModel, file: Path) -> tuple[De
     path = runs.complete(runs.open_run("train", identity, __name__), work).folder / "decoder.pth"
     network.decoder.load_state_dict(torch.load(path, weights_only=True))
     return network.decoder.to(device).eval(), runs.file_digest(path)
-
-
-def combined(likely: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """The likeliest class of each pixel, or background where none is likelier than not: ``(H, W)`` uint8.
-
-    Args:
-        likely: ``(K, H, W)``, how likely each pixel shows each of the K classes in `labels`, which are 0-based.
-
-    Example:
-        >>> combined(np.array([[[0.6, 0.4, 0.7]], [[0.2, 0.3, 0.9]]]), [4, 7]).tolist()
-        [[5, 0, 8]]
-    """
-    best = np.array(labels, np.uint8)[likely.argmax(axis=0)] + 1
-    return np.where(likely.max(axis=0) > 0.5, best, 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,20 @@ def likeliest(likely: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     return present[likely[present].argmax(axis=0)]
 
 
+def combined(likely: np.ndarray, labels: Sequence[int], threshold: float = 0.5) -> np.ndarray:
+    """The likeliest class of each pixel, or background where none is above a threshold: ``(H, W)`` uint8.
+
+    Args:
+        likely: ``(K, H, W)``, how likely each pixel shows each of the K classes in `labels`, which are 0-based.
+
+    Example:
+        >>> combined(np.array([[[0.6, 0.4, 0.7]], [[0.2, 0.3, 0.9]]]), [4, 7]).tolist()
+        [[5, 0, 8]]
+    """
+    best = np.array(labels, np.uint8)[likely.argmax(axis=0)] + 1
+    return np.where(likely.max(axis=0) > threshold, best, 0).astype(np.uint8)
+
+
 def with_masks(pictures: Pictures) -> Pictures:
     """Those of the pictures that have a mask."""
     return pictures.with_records([record for record in pictures.records if record.mask])
