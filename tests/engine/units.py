@@ -37,10 +37,15 @@ def process_of(unit: int) -> int:
     return os.getpid()
 
 
+def say_process() -> None:
+    """Its number, in one write: with PYTHONUNBUFFERED, `print` writes the end of the line apart, after another's."""
+    os.write(1, f"{os.getpid()}\n".encode())
+
+
 def stay(unit: int) -> None:
     """Say that it was begun, with something to tidy up, and take for ever."""
     with tempfile.TemporaryDirectory():
-        print(os.getpid(), flush=True)
+        say_process()
         time.sleep(1000)
 
 
