@@ -303,10 +303,12 @@ def measure(
         foreground_threshold, background_threshold: see :func:`dsna_lib.annotate.pseudo_annotation`.
 
     Raises:
-        PictureError: a picture without a mask.
+        PictureError: a picture without a mask, or pictures none of which shows a class.
         ValueError: a protocol that this model's head does not have.
     """
     masks = require_masks(pictures)
+    if not pictures.targets().any():
+        raise PictureError(f"none of the {len(pictures)} pictures to measure on shows a class; choose ones that do")
     assert model.config is not None, "the model was made by attention.create"
     head = model.config.head
     for protocol in protocols:

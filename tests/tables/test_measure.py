@@ -390,6 +390,12 @@ def test_pictures_without_masks_are_refused(pictures):
         measure.measure(network(), without_masks(pictures), [MERGED])
 
 
+def test_pictures_without_any_class_are_refused(pictures):
+    negative = pictures.with_records([replace(record, labels=()) for record in pictures.records])
+    with pytest.raises(PictureError, match=rf"none of the {len(pictures)} pictures to measure on shows a class"):
+        measure.measure(network(), negative, [MERGED])
+
+
 def test_weight_by_size():
     area, weight = np.array([0.01, 0.02, 0.3, 0.5]), np.array([0.1, 0.3, 0.8, 1.0])
     small, large = measure.weight_by_size(area, weight, [0, 0.1, 0.2, 1])
