@@ -23,7 +23,7 @@ MISTAKES = [
     ("02", "grad-cam", "slope.mean(dim=(-2, -1), keepdim=True)", "slope"),
     ("02", "max-pooling", "max_pool2d(a[", "max_pool2d(-a["),
     ("02", "pointing-game", "(k + 0.5)", "k"),
-    ("03", "effective-places", ".square()", ""),
+    ("03", "effective-locations", ".square()", ""),
     ("03", "exponential", ".softmax(dim=-1)", ".exp()"),
     ("03", "as-printed", "(attended * a)", "attended"),
     ("04", "gradient", "(s - p)", "s"),
