@@ -68,7 +68,7 @@ def test_the_models_that_come_with_the_book_are_those_of_the_drawn_recipe(
     assert recorded["curve"]["mean_average_precision"][-1] >= 0.93
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"dropout": 0.3}, {"profile": "colab"}])
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"dropout": 0.4}, {"profile": "colab"}])
 def test_other_models_are_trained_by_the_whole_recipe(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict
 ) -> None:
