@@ -1,5 +1,6 @@
 """The repository's address: one command writes it everywhere, and takes it out again; the workflows hang together."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ import pytest
 import scripts
 import yaml
 from packaging.specifiers import SpecifierSet
+from skimage.data import chelsea
+from skimage.io import imsave
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "https://github.com/some-one/dsna.book"
@@ -26,13 +29,14 @@ def book(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
         for path in sorted((ROOT / folder).glob("*.ipynb"))[:3]:
             shutil.copy(path, tmp_path / folder)
-    shutil.copy(ROOT / "_config.yml", tmp_path)
+    for name in ("_config.yml", "README.md", *set_repository.METADATA):
+        shutil.copy(ROOT / name, tmp_path)
     set_repository.main([""], tmp_path)
     return tmp_path
 
 
 def contents(book: Path) -> dict[str, str]:
-    paths = (book / "_config.yml", *sorted(book.rglob("*.ipynb")))
+    paths = (path for path in sorted(book.rglob("*")) if path.is_file())
     return {path.relative_to(book).as_posix(): path.read_text() for path in paths}
 
 
@@ -60,14 +64,41 @@ def test_an_address_is_written_to_all_places(book: Path) -> None:
     assert config["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
     assert config["html"]["use_repository_button"] is True
     assert config["html"]["baseurl"] == "https://some-one.github.io/dsna.book/"
-    assert len(after) == 9
-    for name, text in after.items():
+    notebooks = {name: text for name, text in after.items() if name.endswith(".ipynb")}
+    assert len(notebooks) == 9
+    for name, text in notebooks.items():
         assert f'REPOSITORY = "{ADDRESS}"' in "".join(first_code(text)["source"])
         # Nothing but this one line of a notebook changes.
         changed = [
             pair for pair in zip(before[name].splitlines(), text.splitlines(), strict=True) if len(set(pair)) > 1
         ]
         assert len(changed) == 1
+
+
+def test_an_address_is_written_to_what_others_show(book: Path) -> None:
+    set_repository.main([ADDRESS], book)
+    assert tomllib.loads((book / "pyproject.toml").read_text())["project"]["urls"] == {"Repository": ADDRESS}
+    assert yaml.safe_load((book / "CITATION.cff").read_text())["repository-code"] == ADDRESS
+    readme = (book / "README.md").read_text()
+    colab = (
+        "https://colab.research.google.com/github/some-one/dsna.book/blob/main/notebooks/01_labels_without_masks.ipynb"
+    )
+    assert f"[Read the book](https://some-one.github.io/dsna.book/) · [chapter 1 in Colab]({colab})" in readme
+    assert f"({ADDRESS}/raw/main/book/_static/pipeline.png)" in readme
+    assert f"[LICENSE]({ADDRESS}/blob/main/LICENSE)" in readme
+    assert set(re.findall(r"\]\((?!https://)[^)]*", readme)) == set()
+    assert "(https://arxiv.org/abs/1803.02563)" in readme
+
+
+def test_the_readmes_python_annotates_a_picture(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    imsave(tmp_path / "cat.jpg", chelsea())
+    known: dict = {}
+    with contextlib.chdir(tmp_path):
+        exec(code, known)
+    assert set(known["found"].maps) == {"expansive", "discriminative", "merged"}
+    assert set(known["mask"].unique().tolist()) <= {0, known["cat"] + 1, 255}
+    assert (known["mask"] == known["cat"] + 1).float().mean() > 0.2
 
 
 def test_a_site_of_an_owner_lies_at_the_root_of_its_host() -> None:

@@ -1,8 +1,9 @@
 """Say where this book's repository lies, in every place that needs to know.
 
 The address stands in ``_config.yml``. From there it goes into the site's buttons, into the address that each page of
-the site gives as its own, and into the first code cell of every notebook, which fetches the library in Colab. Without
-an address there are no links and no buttons.
+the site gives as its own, into the first code cell of every notebook, which fetches the library in Colab, and into
+what others show of the project: its README, whose links must lead somewhere outside the repository, too, its metadata
+and its citation. Without an address there are no links and no buttons.
 
 Example:
     python tools/set_repository.py https://github.com/OWNER/NAME    # writes it, also for a fork
@@ -100,6 +101,33 @@ def with_cell(notebook: dict[str, Any], address: str) -> dict[str, Any]:
     return notebook | {"cells": [*cells[:first_code], cell, *cells[first_code:]]}
 
 
+def with_links(text: str, address: str) -> str:
+    """A README with an address: where the book is read, and links that also work on the page of a package index."""
+    text = re.sub(r"\]\(https://github\.com/[^/]+/[^/]+/(?:blob|raw)/main/", "](", text)
+    if address:
+        kind = {"!": "raw", "": "blob"}
+        relative = r"(!?)\[([^]]*)\]\((?!https?:|#)"
+        text = re.sub(relative, lambda m: f"{m[1]}[{m[2]}]({address}/{kind[m[1]]}/main/", text)
+    owner_and_name = address.removeprefix("https://github.com/")
+    colab = f"{COLAB}/github/{owner_and_name}/blob/main/notebooks/01_labels_without_masks.ipynb"
+    line = f"[Read the book]({site(address)}) · [chapter 1 in Colab]({colab})\n\n" if address else ""
+    return re.sub(r"(<!-- address -->\n\n).*?(<!-- end -->)", rf"\g<1>{line}\g<2>", text, count=1, flags=re.DOTALL)
+
+
+def with_metadata(text: str, address: str, before: str, lines: str) -> str:
+    """A file of metadata whose `lines` name an address, in front of the line `before`; without an address, no lines."""
+    pattern = re.escape(lines).replace("ADDRESS", ADDRESS.pattern)
+    text = re.sub(pattern, "", text)
+    return text.replace(before, lines.replace("ADDRESS", address) + before, 1) if address else text
+
+
+# File to the line before which it names the repository, and how.
+METADATA = {
+    "pyproject.toml": ("[project.scripts]\n", '[project.urls]\nRepository = "ADDRESS"\n\n'),
+    "CITATION.cff": ("keywords:\n", 'repository-code: "ADDRESS"\n'),
+}
+
+
 def places(root: Path, address: str) -> dict[Path, str]:
     """Every file that names the repository, and what it should hold for an address.
 
@@ -109,6 +137,9 @@ def places(root: Path, address: str) -> dict[Path, str]:
     """
     config = root / "_config.yml"
     wanted = {config: with_address(config.read_text(), address)}
+    wanted[root / "README.md"] = with_links((root / "README.md").read_text(), address)
+    for name, (before, lines) in METADATA.items():
+        wanted[root / name] = with_metadata((root / name).read_text(), address, before, lines)
     for path in sorted(path for folder in NOTEBOOKS for path in (root / folder).glob("*.ipynb")):
         notebook = with_cell(json.loads(path.read_text()), address)
         wanted[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from dsna_lib.config.attention import ModelConfig
 from dsna_lib.maps import MAP_KINDS
 from dsna_lib.tables.render import cell, markdown
 from pages.maps import scores
@@ -27,7 +28,10 @@ def _words(head: str) -> str:
 def _head(known: Mapping[str, Any]) -> str:
     """The head of a model, by its provenance."""
     head, dropout = known["model"]["head"], known["model"]["dropout"]
-    return _words(head) + (" without dropout (CAM)" if head == "single_stream" and not dropout else "")
+    if head == "single_stream" and not dropout:
+        return "single stream without dropout (CAM)"
+    usual = dropout == ModelConfig().dropout or head == "conventional"  # which has none
+    return _words(head) + ("" if usual else f", dropout {dropout:g}")
 
 
 def _network(known: Mapping[str, Any]) -> str:
