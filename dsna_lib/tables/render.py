@@ -15,7 +15,7 @@ COLUMN_TITLES = {
     "precision": "precision",
     "recall": "recall",
     "iou": "IoU",
-    "part": "telling part",
+    "part": "discriminative part",
     "rest": "rest of the object",
     "whole": "whole object",
     "similarity": "similarity",

@@ -32,9 +32,9 @@ def annotations_and_masks() -> str | None:
 
 
 def on_parts(method: str) -> str:
-    """How much of the telling part and of the rest a method covers, on drawn pictures."""
+    """How much of the discriminative part and of the rest a method covers, on drawn pictures."""
     part, rest = (spread_of(read("table_parts_minivoc"), method, (column,)) for column in ("part", "rest"))
-    return f"drawn: it covers {part} % of the telling part and {rest} % of the rest"
+    return f"drawn: it covers {part} % of the discriminative part and {rest} % of the rest"
 
 
 def grad_cam_and_cam() -> str:

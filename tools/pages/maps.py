@@ -87,13 +87,13 @@ def recipe() -> str:
 
 
 def sensitivity() -> str:
-    """One row a reading of the paper, one column a model."""
+    """One row a protocol, one column a model."""
     measured = {
         title: rows | {"merged, CRF": table1_rows()[title]["merged_crf"]} for title, rows in _readings("rows").items()
     }
     names = list(next(iter(measured.values())))
     rows = [[name, *(scores(rows_of[name]) for rows_of in measured.values())] for name in names]
-    return markdown(["reading", *measured], rows)
+    return markdown(["protocol", *measured], rows)
 
 
 def bootstrap() -> str:

@@ -98,7 +98,7 @@ def overfit() -> str:
 
 
 def four_photographs() -> str:
-    """What two networks mark of the book's four photographs, and beside their objects, at places named by hand."""
+    """What two networks mark of the book's four photographs, and beside their objects, in regions named by hand."""
     networks = {"this network": "four_photographs", "taught by true masks": "four_photographs_full_supervision"}
     rows = {said: values(name)["rows"] for said, name in networks.items()}
     columns = [f"{said}: {what}" for said in networks for what in ("of the object, its class", "beside it, any class")]
@@ -106,7 +106,7 @@ def four_photographs() -> str:
         [name.replace("_", " "), *(rows[said][name][place] for said in networks for place in ("object", "outside"))]
         for name in rows["this network"]
     ]
-    return markdown(["percent of the places", *columns], shown)
+    return markdown(["percent of these regions", *columns], shown)
 
 
 def shipped_segmentation() -> str:
