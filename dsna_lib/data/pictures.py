@@ -58,7 +58,7 @@ class Record:
     image: Path  #: the picture's file
     labels: tuple[int, ...]  #: 0-based indices of the classes present, sorted, without background
     mask: Path | None = None  #: the ground-truth mask's file, if there is one; training never reads it
-    part: Path | None = None  #: the telling parts' mask (embedded data only)
+    part: Path | None = None  #: the discriminative parts' mask (embedded data only)
 
     def __post_init__(self) -> None:
         if leads_out(self.id):

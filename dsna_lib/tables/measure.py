@@ -84,7 +84,7 @@ class Measurement:
             :class:`~dsna_lib.metrics.ConfusionMatrix`; all scores follow, of any pictures, under any void policy.
         curves: protocol to ``(len(THRESHOLDS), C + 1, C + 2)``: counts of all pictures at each foreground threshold;
             for the plain protocols only, those of one scale whose map is a method's own.
-        coverage: likewise ``(K, 3)``: which share of a class's telling part, of the rest of it, and of the whole the
+        coverage: likewise ``(K, 3)``: which share of a class's discriminative part, of its rest, and of the whole the
             map covers above the paper's threshold; one row for each of the K pairs of a picture and a class that it
             shows. NaN where there is none (photographs have no part masks).
         extent: likewise ``(len(THRESHOLDS), K, 3)``, at each threshold.

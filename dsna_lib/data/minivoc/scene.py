@@ -34,7 +34,7 @@ class Drawing(NamedTuple):
     image: np.ndarray  #: ``(H, W, 3)`` uint8 RGB
     #: ``(H, W)`` uint8; 0 background, 1..C classes, 255 where a pixel mixes an animal with its surroundings
     mask: np.ndarray
-    part: np.ndarray  #: ``(H, W)`` uint8; the class index where most of a pixel is a telling part, else 0
+    part: np.ndarray  #: ``(H, W)`` uint8; the class index where most of a pixel is a discriminative part, else 0
     labels: tuple[int, ...]  #: sorted 0-based classes, without background, that ``mask`` shows
     objects: np.ndarray  #: ``(H, W)`` uint8; 0 background, 1, 2, ... the object that a pixel shows, 255 where it mixes
     classes: tuple[int, ...]  #: the 0-based class of each object
@@ -99,8 +99,8 @@ class Scene:
     def put(self, animal: Sheet, class_index: int, top: int, left: int) -> bool:
         """Put an animal in front, unless too little of it, or of one behind it, would show.
 
-        "Enough" is two thirds of the telling part and two fifths of the animal; a label that no part proves would
-        teach nothing. Returns whether the animal was put.
+        "Enough" is two thirds of the discriminative part and two fifths of the animal; a label that no part proves
+        would teach nothing. Returns whether the animal was put.
         """
         (height, width), (tall, long) = self.canvas.shape, animal.canvas.shape
         rows, columns = slice(max(top, 0), min(top + tall, height)), slice(max(left, 0), min(left + long, width))
