@@ -73,17 +73,21 @@ def cosegment(
         >>> [each.tolist() for each in cosegment(looks, [np.full(2, 0.5), np.full(3, 1 / 3)], borders)]
         [[False, True], [True, False, True]]
     """
-    x = np.concatenate([np.pad(each, ((0, 0), (0, 1)), constant_values=1) for each in looks])
-    share, s = np.concatenate(shares), ~np.concatenate(borders)
+    x, share, s = np.concatenate(looks), np.concatenate(shares), ~np.concatenate(borders)
     ends = np.cumsum([len(each) for each in looks])[:-1]
-    ridge = RIDGE * np.diag([*np.ones(x.shape[1] - 1), 0])
     for _ in range(rounds):
         if s.all() or not s.any():  # nothing to tell apart
             break
-        a = np.where(s, share / share[s].sum(), share / share[~s].sum())
-        values = x @ np.linalg.lstsq((x.T * a) @ x + ridge, (x.T * a) @ s.astype(float), rcond=None)[0]
-        s = np.concatenate([(v > 0.5) | (v == v.max()) for v in np.split(values, ends)])
+        s = np.concatenate([(v > 0.5) | (v == v.max()) for v in np.split(fitted(x, share, s), ends)])
     return np.split(s, ends)
+
+
+def fitted(x: np.ndarray, share: np.ndarray, s: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
+    """The values ``(n,)`` of the best w and b, given s ``(n,)`` bool, descriptors ``(n, D)`` and shares ``(n,)``."""
+    x = np.pad(x, ((0, 0), (0, 1)), constant_values=1)
+    a = np.where(s, share / share[s].sum(), share / share[~s].sum())
+    penalty = ridge * np.diag([*np.ones(x.shape[1] - 1), 0])  # not of b
+    return x @ np.linalg.lstsq((x.T * a) @ x + penalty, (x.T * a) @ s.astype(float), rcond=None)[0]
 
 
 def objects(stage: Stage) -> Path:

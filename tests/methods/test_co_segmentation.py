@@ -14,7 +14,7 @@ from tiny_experiments import RECIPE
 from dsna_lib.data.pictures import read_mask
 from dsna_lib.methods import co_segmentation
 from dsna_lib.methods.base import LABELS, prepare
-from dsna_lib.methods.co_segmentation import CO_SEGMENTATION, cosegment, described, objects
+from dsna_lib.methods.co_segmentation import CO_SEGMENTATION, cosegment, described, fitted, objects
 from dsna_lib.methods.superpixels import describe
 from dsna_lib.methods.turns import of_one_class
 
@@ -34,20 +34,21 @@ def test_what_pictures_have_in_common_is_the_object() -> None:
 
 
 def test_the_best_function_is_that_of_its_equation() -> None:
-    """One round: weights that sum to 1 on either side, and a ridge that leaves the offset alone."""
+    """Weights that sum to 1 on either side, and a penalty that leaves the offset alone."""
     rng = np.random.default_rng(1)
-    looks, shares = [rng.normal(size=(5, 3)), rng.normal(size=(4, 3))], [rng.random(5), rng.random(4)]
-    borders = [rng.random(5) < 0.5, np.array([True, False, True, False])]
-    x, share, s = np.concatenate(looks), np.concatenate(shares), 1.0 - np.concatenate(borders)
-    a = share / np.where(s == 1, share[s == 1].sum(), share[s == 0].sum())
+    x, share, s = rng.normal(2, 1, size=(9, 3)), rng.random(9), np.arange(9) % 3 == 0
+    a = share / np.where(s, share[s].sum(), share[~s].sum())
     center, middle = a @ x / a.sum(), a @ s / a.sum()
-    w = np.linalg.solve((x - center).T * a @ (x - center) + 1e-3 * np.eye(3), (x - center).T * a @ (s - middle))
-    values = (x - center) @ w + middle
-    want = [values[:5] > 0.5, values[5:] > 0.5]
-    for each, own in zip(want, (values[:5], values[5:]), strict=True):
-        each[own.argmax()] = True
-    got = cosegment(looks, shares, borders, rounds=1)
-    assert [each.tolist() for each in got] == [each.tolist() for each in want]
+    w = np.linalg.solve((x - center).T * a @ (x - center) + 0.5 * np.eye(3), (x - center).T * a @ (s - middle))
+    np.testing.assert_allclose(fitted(x, share, s, ridge=0.5), (x - center) @ w + middle)
+
+
+def test_every_picture_keeps_an_object() -> None:
+    """The second one's object looks like what is around the first one's."""
+    looks = [np.array([[0.0], [0.1], [1.0]]), np.array([[0.0], [0.2], [0.1]])]
+    borders = [np.array([True, True, False]), np.array([True, True, True])]
+    chosen = cosegment(looks, [np.full(3, 1 / 3)] * 2, borders)
+    assert [each.tolist() for each in chosen] == [[False, False, True], [False, True, False]]
 
 
 def test_nothing_to_tell_apart() -> None:
