@@ -41,6 +41,12 @@ def test_the_rows_are_the_papers_and_some_of_our_own():
     assert titles(rows.TABLE_III) == [*PAPERS, "full supervision"]
 
 
+def test_those_after_the_paper_are_no_rows_of_its_tables():
+    assert [method.title for method in rows.LATER] == ["DSRG", "AffinityNet", "IRN", "SEAM"]
+    assert all(METHODS[method.title] is method and method.needs == LABELS for method in rows.LATER)
+    assert not {*rows.LATER} & {*rows.TABLE_III, *rows.TABLE_IV, *select()}
+
+
 def test_select():
     assert [method.title for method in select(["DSNA, merged", "CAM"])] == ["CAM", "DSNA, merged"]
     # CAM's annotations are those of AE's first step.
