@@ -208,6 +208,5 @@ def _difference(network: _Outputs, content: bytes, pictures: Tensor) -> float:
     with torch.no_grad():
         wanted: Sequence[Tensor] = network(pictures)
     got = session.run(list(network.names), {"pictures": pictures.numpy()})
-    shares = (
-        np.abs(own - theirs.numpy()).max() / max(1, theirs.abs().max()) for own, theirs in zip(got, wanted, strict=True)
-    )
+    pairs = zip(got, wanted, strict=True)
+    return max(float(np.abs(own - theirs.numpy()).max() / max(1, theirs.abs().max())) for own, theirs in pairs)

@@ -1,0 +1,263 @@
+// The page "Try it": what the reader chooses, and the pictures of what the networks say. Networks run in try_it_worker.js.
+
+import { VOID, annotate, cues, highest, merge, scoreWeight } from "./try_it_maps.js";
+
+const FOLDER = new URL("try_it/", import.meta.url);
+const page = document.getElementById("try-it-application");
+const find = (selector) => page.querySelector(selector);
+const said = find(".try-it-said");
+const control = Object.fromEntries([...page.querySelectorAll(".try-it-numbers [name]")].map((e) => [e.name, e]));
+const parts = await (await fetch(new URL("parts.json", FOLDER))).json();
+const names = parts.attention.class_names;
+const percent = (share) => `${Math.round(100 * share)}%`;
+const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
+
+// --- the networks ------------------------------------------------------------------------------------------------------
+
+const worker = new Worker(new URL("try_it_worker.js", import.meta.url), { type: "module" });
+const waiting = new Map();
+worker.addEventListener("message", ({ data }) => {
+  const { resolve, reject } = waiting.get(data.id);
+  waiting.delete(data.id);
+  if (data.error) reject(new Error(data.error));
+  else resolve(data);
+});
+worker.addEventListener("error", ({ message }) => waiting.forEach(({ reject }) => reject(new Error(message))));
+
+let asked = 0;
+function ask(task, picture) {
+  const id = asked++;
+  worker.postMessage({ id, task, picture });
+  return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+}
+
+// --- pictures ----------------------------------------------------------------------------------------------------------
+
+async function pixelsOf(blob) {
+  const bitmap = await createImageBitmap(blob);
+  const scale = Math.min(1, parts.side / Math.max(bitmap.width, bitmap.height));
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(scale * side)));
+  const context = new OffscreenCanvas(width, height).getContext("2d");
+  context.fillStyle = "white"; // below what is transparent
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height);
+}
+
+// Each pixel mixed with a color: paint(k) gives the color and its share.
+function painted(picture, paint) {
+  const made = new ImageData(new Uint8ClampedArray(picture.data), picture.width, picture.height);
+  for (let k = 0; k < picture.width * picture.height; k++) {
+    const [color, share] = paint(k);
+    for (let c = 0; c < 3; c++) made.data[4 * k + c] += share * (color[c] - made.data[4 * k + c]);
+  }
+  return made;
+}
+
+function heat(picture, { data }) {
+  return painted(picture, (k) => [parts.heat[Math.min(255, Math.floor(256 * data[k]))], parts.strength]);
+}
+
+// Classes in their colors; void is hatched.
+function overlay(picture, mask) {
+  const hatch = (k) => ((k % picture.width) + Math.floor(k / picture.width)) % 9 < 2;
+  return painted(picture, (k) => {
+    if (mask[k] === VOID) return hatch(k) ? [[0, 0, 0], 1] : [[255, 255, 255], parts.strength];
+    return [parts.colors[mask[k]], mask[k] ? parts.strength : 0];
+  });
+}
+
+function draw(panel, image, text, words = "") {
+  const figure = find(`[data-panel="${panel}"]`);
+  const canvas = figure.querySelector("canvas");
+  [canvas.width, canvas.height] = [image.width, image.height];
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  canvas.setAttribute("aria-label", text);
+  const caption = figure.querySelector("figcaption");
+  caption.dataset.title ??= caption.textContent;
+  caption.textContent = caption.dataset.title + words;
+}
+
+// Which share of a mask each of its classes has, in words.
+function shares(mask) {
+  const counts = new Map();
+  for (const value of mask) counts.set(value, (counts.get(value) ?? 0) + 1);
+  const nameOf = (value) => ({ 0: "background", [VOID]: "void" })[value] ?? names[value - 1];
+  const order = [...counts].sort(([, a], [, b]) => b - a);
+  return order.map(([value, count]) => `${nameOf(value)} ${percent(count / mask.length)}`).join(", ");
+}
+
+// --- what is shown ------------------------------------------------------------------------------------------------------
+
+let now = null; // the picture, its maps, and the segmentation network's mask, once they are there
+
+const labels = () => [...page.querySelectorAll(".try-it-classes input")].flatMap((box, c) => (box.checked ? [c] : []));
+
+function showNumbers() {
+  control.weight.disabled = control.predicted.checked;
+  for (const slider of page.querySelectorAll(".try-it-numbers input[type=range]"))
+    slider.parentElement.querySelector("output").value = Number(slider.value).toFixed(2);
+}
+
+function annotation(chosen, merged) {
+  const { height, width } = now.picture;
+  const thresholds = [Number(control.foreground.value), Number(control.background.value)];
+  const mask = annotate(merged, now.maps.background[0], chosen, height, width, ...thresholds);
+  return control.void.value === "background" ? mask.map((value) => (value === VOID ? 0 : value)) : mask;
+}
+
+function showMaps() {
+  showNumbers();
+  if (!now) return;
+  const { picture, maps } = now;
+  const chosen = labels();
+  const { expansive, discriminative } = maps;
+  const weighted = (c) => merge(expansive[c], discriminative[c], Number(control.weight.value));
+  const shown = {
+    expansive: chosen.map((c) => expansive[c]),
+    discriminative: chosen.map((c) => discriminative[c]),
+    merged: chosen.map((c) => (control.predicted.checked ? maps.merged[c] : weighted(c))),
+  };
+  const listed = chosen.map((c) => names[c]).join(", ") || "no class";
+  const weights = control.predicted.checked ? scoreWeight(maps.scores) : names.map(() => Number(control.weight.value));
+  const said = { merged: chosen.map((c) => `, p̂ ${weights[c].toFixed(2)} for ${names[c]}`).join("") };
+  for (const [kind, planes] of Object.entries(shown)) {
+    const map = highest(cues(planes, picture.height, picture.width), picture.height, picture.width);
+    draw(kind, heat(picture, map), `Heat map over the photograph, ${kind} map of ${listed}`, said[kind]);
+  }
+  now.annotation = annotation(chosen, shown.merged);
+  const words = shares(now.annotation);
+  draw("annotation", overlay(picture, now.annotation), `Pseudo-annotation over the photograph: ${words}`, words);
+  draw("picture", picture, "The photograph");
+  showLegend();
+}
+
+function showMask() {
+  const words = shares(now.mask);
+  draw("segmentation", overlay(now.picture, now.mask), `Mask of the segmentation network: ${words}`, words);
+  find('[data-panel="segmentation"]').hidden = false;
+  showLegend();
+}
+
+function showLegend() {
+  const values = new Set([...(now.annotation ?? []), ...(now.mask ?? [])].filter(Boolean));
+  const lines = [...values].sort((a, b) => a - b).map((value) => {
+    const line = document.createElement("li");
+    line.append(swatch(value), value === VOID ? "void: not sure" : names[value - 1]);
+    return line;
+  });
+  find(".try-it-legend").replaceChildren(...lines);
+}
+
+function swatch(value) {
+  const square = document.createElement("span");
+  square.className = value === VOID ? "try-it-color void" : "try-it-color";
+  if (value !== VOID) square.style.background = `rgb(${parts.colors[value]})`;
+  return square;
+}
+
+// The classes that are ticked at first: those that are known, else those that the network thinks likelier than not.
+function tick(known) {
+  const { scores } = now.maps;
+  const likely = names.map((_, c) => c).filter((c) => scores[c] > 0);
+  const first = known ?? (likely.length ? likely : [scores.indexOf(Math.max(...scores))]);
+  const weights = scoreWeight(scores);
+  page.querySelectorAll(".try-it-classes label").forEach((label, c) => {
+    label.querySelector("input").checked = first.includes(c);
+    label.lastElementChild.textContent = weights[c] < 0.005 ? "" : `p̂ ${weights[c].toFixed(2)}`;
+  });
+}
+
+async function show(name, blob, known) {
+  const began = performance.now();
+  const turn = (show.turn = (show.turn ?? 0) + 1);
+  const late = () => turn !== show.turn; // another picture was chosen meanwhile
+  const seconds = () => `${((performance.now() - began) / 1000).toFixed(1)} s`;
+  const size = parts.runtimes.wasm.bytes + parts.attention.bytes + parts.segmentation.bytes;
+  said.textContent = `${name}: computing. The first time, ${megabytes(size)} are loaded from this site.`;
+  page.dataset.state = "computing";
+  try {
+    const picture = await pixelsOf(await blob);
+    const { made: maps, kind } = await ask("maps", picture);
+    if (late()) return;
+    now = { picture, maps };
+    find(".try-it-answer").hidden = false;
+    find('[data-panel="segmentation"]').hidden = true;
+    tick(known);
+    showMaps();
+    const where = kind === "webgpu" ? "graphics card" : "processor";
+    said.textContent = `${name}: maps and annotation after ${seconds()}, on the ${where}. The segmentation network follows.`;
+    page.dataset.state = "maps";
+    const { made: mask } = await ask("mask", picture);
+    if (late()) return;
+    now.mask = mask;
+    showMask();
+    said.textContent = `${name}: all after ${seconds()}, on the ${where}.`;
+    page.dataset.state = "done";
+  } catch (error) {
+    if (late()) return;
+    const why = error.name === "InvalidStateError" ? "is no picture that this browser can read" : `failed: ${error.message}`;
+    said.textContent = `${name} ${why}; choose another one.`;
+    page.dataset.state = "failed";
+  }
+}
+
+// --- what is chosen -----------------------------------------------------------------------------------------------------
+
+function press(button) {
+  for (const other of page.querySelectorAll(".try-it-choices button")) other.setAttribute("aria-pressed", other === button);
+}
+
+function photographButton({ file, name, label }) {
+  const [button, image] = [document.createElement("button"), document.createElement("img")];
+  Object.assign(image, { src: new URL(file, FOLDER), alt: "" });
+  button.type = "button";
+  button.setAttribute("aria-pressed", false);
+  button.append(image, name);
+  button.addEventListener("click", () => {
+    press(button);
+    show(name, fetch(image.src).then((answer) => answer.blob()), [names.indexOf(label)]);
+  });
+  return button;
+}
+
+function classBox(name, c) {
+  const [label, box, weight] = ["label", "input", "span"].map((tag) => document.createElement(tag));
+  box.type = "checkbox";
+  box.addEventListener("change", showMaps);
+  label.append(box, swatch(c + 1), name, weight);
+  return label;
+}
+
+function own(files) {
+  if (!files.length) return;
+  press(null);
+  show(files[0].name, files[0], null);
+}
+
+function acceptDrops(area) {
+  for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
+    area.addEventListener(kind, (event) => {
+      event.preventDefault();
+      area.classList.toggle("over", kind === "dragenter" || kind === "dragover");
+      if (kind === "drop") own(event.dataTransfer.files);
+    });
+}
+
+function drawScale() {
+  const scale = find(".try-it-scale canvas").getContext("2d");
+  const colors = new Uint8ClampedArray(parts.heat.flatMap((color) => [...color, 255]));
+  scale.putImageData(new ImageData(colors, 256, 1), 0, 0);
+}
+
+[control.foreground.value, control.background.value] = parts.thresholds;
+for (const element of Object.values(control)) element.addEventListener("input", showMaps);
+find(".try-it-choices").append(...parts.photographs.map(photographButton));
+find(".try-it-classes").append(...names.map(classBox));
+find(".try-it-own input").addEventListener("change", ({ target }) => own(target.files));
+acceptDrops(find(".try-it-own"));
+drawScale();
+showNumbers();
+page.hidden = false;
+page.dataset.state = "ready";

@@ -1,0 +1,98 @@
+// Runs the networks beside the page, which stays at hand meanwhile. Takes { id, task, picture }, answers { id, made }.
+
+import { addShares, argmax, cellSide, mean, mirrored, plane, resize, shrink } from "./try_it_maps.js";
+
+const FOLDER = new URL("try_it/", import.meta.url);
+const there = (name) => new URL(name, FOLDER).href;
+const once = (make) => {
+  let made;
+  return () => (made ??= make());
+};
+const parts = once(async () => (await fetch(there("parts.json"))).json());
+
+async function onGpu() {
+  // The runtime waits for a GPU by a means that not every browser with one has yet.
+  return "Suspending" in WebAssembly && Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+}
+
+async function open(kind) {
+  const { runtimes, attention, segmentation } = await parts();
+  const ort = await import(there(runtimes[kind].script));
+  ort.env.wasm.wasmPaths = { wasm: there(runtimes[kind].binary) };
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  const read = ({ file }) => ort.InferenceSession.create(there(file), { executionProviders: [kind] });
+  return { kind, ort, attention: await read(attention), segmentation: once(() => read(segmentation)) };
+}
+
+const networks = once(async () => ((await onGpu()) ? open("webgpu").catch(() => open("wasm")) : open("wasm")));
+
+function channels({ data, height, width }) {
+  const color = (c) => plane(height, width, Float32Array.from({ length: height * width }, (_, k) => data[4 * k + c]));
+  return [0, 1, 2].map(color);
+}
+
+// The outputs for pictures of one size, each a list of planes of 0..255: name to what planes(output, picture) takes.
+async function run(session, pictures) {
+  const { ort } = await networks();
+  const [{ height, width }] = pictures[0];
+  const input = new Float32Array(pictures.length * 3 * height * width);
+  pictures.flat().forEach(({ data }, k) => input.set(data.map((value) => value / 255), k * data.length));
+  return session.run({ pictures: new ort.Tensor("float32", input, [pictures.length, 3, height, width]) });
+}
+
+function planes({ data, dims: [, count, height, width] }, picture) {
+  const size = height * width;
+  const start = (c) => (picture * count + c) * size;
+  return Array.from({ length: count }, (_, c) => plane(height, width, data.slice(start(c), start(c) + size)));
+}
+
+// As dsna_lib.maps.iterate_maps averages the maps of several sizes and of mirror images, on the grid of the first size.
+async function maps(picture) {
+  const { attention } = await parts();
+  const { attention: session } = await networks();
+  const colors = channels(picture);
+  const views = [];
+  for (const scale of attention.scales) {
+    const side = Math.round(scale * attention.size);
+    const shown = colors.map((color) => shrink(color, side, side, true));
+    const outputs = await run(session, attention.flip ? [shown, shown.map(mirrored)] : [shown]);
+    for (const turn of attention.flip ? [0, 1] : [0]) views.push(viewOf(outputs, turn));
+  }
+  const { height, width } = views[0].background[0];
+  const averaged = (name) =>
+    views[0][name].map((_, c) => mean(views.map((view) => resize(view[name][c], height, width))));
+  const made = Object.fromEntries(["expansive", "discriminative", "merged", "background"].map((n) => [n, averaged(n)]));
+  return { ...made, scores: views[0].scores.map((_, c) => views.reduce((sum, view) => sum + view.scores[c], 0) / views.length) };
+}
+
+function viewOf(outputs, turn) {
+  const { scores, ...others } = outputs;
+  const back = turn ? mirrored : (same) => same;
+  const named = Object.entries(others).map(([name, output]) => [name, planes(output, turn).map(back)]);
+  const count = scores.dims[1];
+  return { ...Object.fromEntries(named), scores: [...scores.data.slice(turn * count, (turn + 1) * count)] };
+}
+
+// As dsna_lib.segmentation.inference.probabilities averages several sizes; the likeliest class of each pixel.
+async function mask(picture) {
+  const { segmentation, colors } = await parts();
+  const session = await (await networks()).segmentation();
+  const { height, width } = picture;
+  const sums = colors.map(() => new Float32Array(height * width));
+  for (const scale of segmentation.scales) {
+    const sides = [height, width].map((side) => cellSide(side, scale, segmentation.stride));
+    const { logits } = await run(session, [channels(picture).map((color) => shrink(color, ...sides, false))]);
+    addShares(planes(logits, 0), height, width, sums);
+  }
+  return argmax(sums);
+}
+
+const tasks = { maps, mask };
+
+self.addEventListener("message", async ({ data: { id, task, picture } }) => {
+  try {
+    self.postMessage({ id, made: await tasks[task](picture), kind: (await networks()).kind });
+  } catch (error) {
+    self.postMessage({ id, error: String(error.message ?? error) });
+  }
+});
