@@ -179,13 +179,16 @@ def _content(network: _Outputs, pictures: Tensor, any_size: bool) -> bytes:
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
         )
-    return _halved(onnx.load_from_string(buffer.getvalue())).SerializeToString()
+    return _narrowed(onnx.load_from_string(buffer.getvalue())).SerializeToString()
 
 
-def _halved(made: Any) -> Any:
-    """The same graph, in which weights that half precision holds exactly are stored so."""
+def _narrowed(made: Any) -> Any:
+    """The same graph, in which weights that half precision holds exactly are stored so, and no number has 64 bits."""
     from onnx import TensorProto, helper, numpy_helper
 
+    for node in made.graph.node:  # Python's own numbers, which are cast where they meet tensors; not every runtime can
+        for value in (attribute.t for attribute in node.attribute if attribute.t.data_type == TensorProto.DOUBLE):
+            value.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float32)))
     for weights in made.graph.initializer:
         values = numpy_helper.to_array(weights)
         with np.errstate(over="ignore"):

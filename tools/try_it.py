@@ -60,7 +60,7 @@ def registry() -> str:
     """The registry that npm is told to use here, or the public one."""
     npm = shutil.which("npm")
     if npm is None:
-        said = os.environ.get("npm_config_registry", "")
+        said = os.environ.get("NPM_CONFIG_REGISTRY", "")
     else:
         said = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True).stdout.strip()
     return f"{said.rstrip('/')}/" if said.startswith(("http://", "https://")) else PUBLIC

@@ -90,7 +90,9 @@ function shares(mask) {
 
 // --- what is shown ------------------------------------------------------------------------------------------------------
 
-let now = null; // the picture, its maps, and the segmentation network's mask, once they are there
+// The picture, its maps, the annotation and the segmentation network's mask, once they are there. The console has it as
+// document.getElementById("try-it-application").answer
+let now = null;
 
 const labels = () => [...page.querySelectorAll(".try-it-classes input")].flatMap((box, c) => (box.checked ? [c] : []));
 
@@ -181,7 +183,7 @@ async function show(name, blob, known) {
     const picture = await pixelsOf(await blob);
     const { made: maps, kind } = await ask("maps", picture);
     if (late()) return;
-    now = { picture, maps };
+    page.answer = now = { picture, maps };
     find(".try-it-answer").hidden = false;
     find('[data-panel="segmentation"]').hidden = true;
     tick(known);

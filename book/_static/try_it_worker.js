@@ -10,9 +10,10 @@ const once = (make) => {
 };
 const parts = once(async () => (await fetch(there("parts.json"))).json());
 
+// Whether there is a graphics card, not a slow imitation of one, in a browser that can wait for it as the runtime does.
 async function onGpu() {
-  // The runtime waits for a GPU by a means that not every browser with one has yet.
-  return "Suspending" in WebAssembly && Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+  const adapter = "Suspending" in WebAssembly && (await navigator.gpu?.requestAdapter().catch(() => null));
+  return Boolean(adapter) && adapter.info?.isFallbackAdapter === false;
 }
 
 async function open(kind) {
@@ -20,7 +21,8 @@ async function open(kind) {
   const ort = await import(there(runtimes[kind].script));
   ort.env.wasm.wasmPaths = { wasm: there(runtimes[kind].binary) };
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
-  const read = ({ file }) => ort.InferenceSession.create(there(file), { executionProviders: [kind] });
+  const options = { executionProviders: [kind], logSeverityLevel: 3 }; // errors only
+  const read = ({ file }) => ort.InferenceSession.create(there(file), options);
   return { kind, ort, attention: await read(attention), segmentation: once(() => read(segmentation)) };
 }
 
