@@ -71,7 +71,8 @@ def test_environment_file_installs_the_same() -> None:
     assert "cxx-compiler" in environment["dependencies"], "pydensecrf2 is compiled there"
     (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     assert environment["name"] == PROJECT["name"]
-    assert pip == ["-c constraints.txt", "-e .[book,export,test]"], "versions belong in constraints.txt, packages in pyproject"
+    said = "versions belong in constraints.txt, packages in pyproject"
+    assert pip == ["-c constraints.txt", "-e .[book,export,test]"], said
     # Conda makes the environments in which pydensecrf can be had, too.
     accepted = SpecifierSet(python.removeprefix("python"))
     declared = SpecifierSet(PROJECT["requires-python"])

@@ -1,6 +1,6 @@
-// The page "Try it": what the reader chooses, and the pictures of what the networks say. Networks run in try_it_worker.js.
+// The page "Try it": what the reader chooses, and pictures of what the networks say, which run in try_it_worker.js.
 
-import { VOID, annotate, cues, highest, merge, scoreWeight } from "./try_it_maps.js";
+import { VOID, combine, cues, highest, merge, scoreWeight } from "./try_it_maps.js";
 
 const FOLDER = new URL("try_it/", import.meta.url);
 const page = document.getElementById("try-it-application");
@@ -8,11 +8,12 @@ const find = (selector) => page.querySelector(selector);
 const said = find(".try-it-said");
 const control = Object.fromEntries([...page.querySelectorAll(".try-it-numbers [name]")].map((e) => [e.name, e]));
 const parts = await (await fetch(new URL("parts.json", FOLDER))).json();
+const KINDS = ["expansive", "discriminative", "merged"];
 const names = parts.attention.class_names;
 const percent = (share) => `${Math.round(100 * share)}%`;
 const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
 
-// --- the networks ------------------------------------------------------------------------------------------------------
+// --- the networks ---------------------------------------------------------------------------------------------------
 
 const worker = new Worker(new URL("try_it_worker.js", import.meta.url), { type: "module" });
 const waiting = new Map();
@@ -31,7 +32,7 @@ function ask(task, picture) {
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
 }
 
-// --- pictures ----------------------------------------------------------------------------------------------------------
+// --- pictures -------------------------------------------------------------------------------------------------------
 
 async function pixelsOf(blob) {
   const bitmap = await createImageBitmap(blob);
@@ -45,27 +46,30 @@ async function pixelsOf(blob) {
   return context.getImageData(0, 0, width, height);
 }
 
-// Each pixel mixed with a color: paint(k) gives the color and its share.
-function painted(picture, paint) {
-  const made = new ImageData(new Uint8ClampedArray(picture.data), picture.width, picture.height);
-  for (let k = 0; k < picture.width * picture.height; k++) {
-    const [color, share] = paint(k);
-    for (let c = 0; c < 3; c++) made.data[4 * k + c] += share * (color[c] - made.data[4 * k + c]);
+// Each pixel mixed with a color: levelOf(k) says which of the table's, [red, green, blue, share].
+function painted({ data, height, width }, table, levelOf) {
+  const made = new ImageData(new Uint8ClampedArray(data), width, height);
+  for (let k = 0; k < height * width; k++) {
+    const color = table[levelOf(k)];
+    for (let c = 4 * k; c < 4 * k + 3; c++) made.data[c] += color[3] * (color[c - 4 * k] - made.data[c]);
   }
   return made;
 }
 
+const heatColors = parts.heat.map((color) => [...color, parts.strength]);
+
 function heat(picture, { data }) {
-  return painted(picture, (k) => [parts.heat[Math.min(255, Math.floor(256 * data[k]))], parts.strength]);
+  return painted(picture, heatColors, (k) => Math.min(255, Math.floor(256 * data[k])));
 }
 
 // Classes in their colors; void is hatched.
+const HATCH = VOID + 1;
+const maskColors = parts.colors.map((color, label) => [...color, label ? parts.strength : 0]);
+[maskColors[VOID], maskColors[HATCH]] = [[255, 255, 255, parts.strength], [0, 0, 0, 1]];
+
 function overlay(picture, mask) {
-  const hatch = (k) => ((k % picture.width) + Math.floor(k / picture.width)) % 9 < 2;
-  return painted(picture, (k) => {
-    if (mask[k] === VOID) return hatch(k) ? [[0, 0, 0], 1] : [[255, 255, 255], parts.strength];
-    return [parts.colors[mask[k]], mask[k] ? parts.strength : 0];
-  });
+  const striped = (k) => mask[k] === VOID && ((k % picture.width) + Math.floor(k / picture.width)) % 9 < 2;
+  return painted(picture, maskColors, (k) => (striped(k) ? HATCH : mask[k]));
 }
 
 function draw(panel, image, text, words = "") {
@@ -79,20 +83,24 @@ function draw(panel, image, text, words = "") {
   caption.textContent = caption.dataset.title + words;
 }
 
-// Which share of a mask each of its classes has, in words.
-function shares(mask) {
-  const counts = new Map();
-  for (const value of mask) counts.set(value, (counts.get(value) ?? 0) + 1);
-  const nameOf = (value) => ({ 0: "background", [VOID]: "void" })[value] ?? names[value - 1];
-  const order = [...counts].sort(([, a], [, b]) => b - a);
-  return order.map(([value, count]) => `${nameOf(value)} ${percent(count / mask.length)}`).join(", ");
+// The values in a mask, the most frequent first, with how many pixels each has.
+function counted(mask) {
+  const counts = new Uint32Array(VOID + 1);
+  for (const value of mask) counts[value]++;
+  return [...counts.entries()].filter(([, count]) => count).sort(([, a], [, b]) => b - a);
 }
 
-// --- what is shown ------------------------------------------------------------------------------------------------------
+// Which share of a mask each of its classes has, in words.
+function shares(mask) {
+  const nameOf = (value) => ({ 0: "background", [VOID]: "void" })[value] ?? names[value - 1];
+  return counted(mask).map(([value, count]) => `${nameOf(value)} ${percent(count / mask.length)}`).join(", ");
+}
+
+// --- what is shown --------------------------------------------------------------------------------------------------
 
 // The picture, its maps, the annotation and the segmentation network's mask, once they are there. The console has it as
 // document.getElementById("try-it-application").answer
-let now = null;
+let now = null; // with the cues that thresholds are applied to
 
 const labels = () => [...page.querySelectorAll(".try-it-classes input")].flatMap((box, c) => (box.checked ? [c] : []));
 
@@ -102,36 +110,35 @@ function showNumbers() {
     slider.parentElement.querySelector("output").value = Number(slider.value).toFixed(2);
 }
 
-function annotation(chosen, merged) {
-  const { height, width } = now.picture;
-  const thresholds = [Number(control.foreground.value), Number(control.background.value)];
-  const mask = annotate(merged, now.maps.background[0], chosen, height, width, ...thresholds);
-  return control.void.value === "background" ? mask.map((value) => (value === VOID ? 0 : value)) : mask;
-}
-
-function showMaps() {
-  showNumbers();
+// Heat maps of some kinds: those that a choice has changed.
+function showMaps(kinds) {
   if (!now) return;
   const { picture, maps } = now;
+  const { height, width } = picture;
   const chosen = labels();
-  const { expansive, discriminative } = maps;
-  const weighted = (c) => merge(expansive[c], discriminative[c], Number(control.weight.value));
-  const shown = {
-    expansive: chosen.map((c) => expansive[c]),
-    discriminative: chosen.map((c) => discriminative[c]),
-    merged: chosen.map((c) => (control.predicted.checked ? maps.merged[c] : weighted(c))),
-  };
+  const own = Number(control.weight.value);
+  const weights = control.predicted.checked ? scoreWeight(maps.scores) : names.map(() => own);
+  const weighted = (c) => merge(maps.expansive[c], maps.discriminative[c], own);
   const listed = chosen.map((c) => names[c]).join(", ") || "no class";
-  const weights = control.predicted.checked ? scoreWeight(maps.scores) : names.map(() => Number(control.weight.value));
-  const said = { merged: chosen.map((c) => `, p̂ ${weights[c].toFixed(2)} for ${names[c]}`).join("") };
-  for (const [kind, planes] of Object.entries(shown)) {
-    const map = highest(cues(planes, picture.height, picture.width), picture.height, picture.width);
-    draw(kind, heat(picture, map), `Heat map over the photograph, ${kind} map of ${listed}`, said[kind]);
+  for (const kind of kinds) {
+    const mine = kind === "merged" && !control.predicted.checked;
+    now.cues[kind] = cues(chosen.map((c) => (mine ? weighted(c) : maps[kind][c])), height, width);
+    const words = kind === "merged" ? chosen.map((c) => `, p̂ ${weights[c].toFixed(2)} for ${names[c]}`).join("") : "";
+    const image = heat(picture, highest(now.cues[kind], height, width));
+    draw(kind, image, `Heat map over the photograph, ${kind} map of ${listed}`, words);
   }
-  now.annotation = annotation(chosen, shown.merged);
+  showAnnotation();
+}
+
+function showAnnotation() {
+  showNumbers();
+  if (!now) return;
+  const { merged, background } = now.cues;
+  const thresholds = [Number(control.foreground.value), Number(control.background.value)];
+  const mask = combine(merged, background, labels(), ...thresholds);
+  now.annotation = control.void.value === "background" ? mask.map((value) => (value === VOID ? 0 : value)) : mask;
   const words = shares(now.annotation);
-  draw("annotation", overlay(picture, now.annotation), `Pseudo-annotation over the photograph: ${words}`, words);
-  draw("picture", picture, "The photograph");
+  draw("annotation", overlay(now.picture, now.annotation), `Pseudo-annotation over the photograph: ${words}`, words);
   showLegend();
 }
 
@@ -143,7 +150,8 @@ function showMask() {
 }
 
 function showLegend() {
-  const values = new Set([...(now.annotation ?? []), ...(now.mask ?? [])].filter(Boolean));
+  const values = new Set([now.annotation, now.mask ?? []].flatMap((mask) => counted(mask).map(([value]) => value)));
+  values.delete(0);
   const lines = [...values].sort((a, b) => a - b).map((value) => {
     const line = document.createElement("li");
     line.append(swatch(value), value === VOID ? "void: not sure" : names[value - 1]);
@@ -183,13 +191,16 @@ async function show(name, blob, known) {
     const picture = await pixelsOf(await blob);
     const { made: maps, kind } = await ask("maps", picture);
     if (late()) return;
-    page.answer = now = { picture, maps };
+    const [background] = cues(maps.background, picture.height, picture.width);
+    page.answer = now = { picture, maps, cues: { background } };
     find(".try-it-answer").hidden = false;
     find('[data-panel="segmentation"]').hidden = true;
     tick(known);
-    showMaps();
+    draw("picture", picture, "The photograph");
+    showMaps(KINDS);
     const where = kind === "webgpu" ? "graphics card" : "processor";
-    said.textContent = `${name}: maps and annotation after ${seconds()}, on the ${where}. The segmentation network follows.`;
+    const words = `maps and annotation after ${seconds()}, on the ${where}. The segmentation network follows.`;
+    said.textContent = `${name}: ${words}`;
     page.dataset.state = "maps";
     const { made: mask } = await ask("mask", picture);
     if (late()) return;
@@ -199,16 +210,17 @@ async function show(name, blob, known) {
     page.dataset.state = "done";
   } catch (error) {
     if (late()) return;
-    const why = error.name === "InvalidStateError" ? "is no picture that this browser can read" : `failed: ${error.message}`;
-    said.textContent = `${name} ${why}; choose another one.`;
+    const unreadable = error.name === "InvalidStateError" && "is no picture that this browser can read";
+    said.textContent = `${name} ${unreadable || `failed: ${error.message}`}; choose another one.`;
     page.dataset.state = "failed";
   }
 }
 
-// --- what is chosen -----------------------------------------------------------------------------------------------------
+// --- what is chosen -------------------------------------------------------------------------------------------------
 
 function press(button) {
-  for (const other of page.querySelectorAll(".try-it-choices button")) other.setAttribute("aria-pressed", other === button);
+  for (const other of page.querySelectorAll(".try-it-choices button"))
+    other.setAttribute("aria-pressed", other === button);
 }
 
 function photographButton({ file, name, label }) {
@@ -227,7 +239,7 @@ function photographButton({ file, name, label }) {
 function classBox(name, c) {
   const [label, box, weight] = ["label", "input", "span"].map((tag) => document.createElement(tag));
   box.type = "checkbox";
-  box.addEventListener("change", showMaps);
+  box.addEventListener("change", () => showMaps(KINDS));
   label.append(box, swatch(c + 1), name, weight);
   return label;
 }
@@ -254,7 +266,8 @@ function drawScale() {
 }
 
 [control.foreground.value, control.background.value] = parts.thresholds;
-for (const element of Object.values(control)) element.addEventListener("input", showMaps);
+for (const name of ["predicted", "weight"]) control[name].addEventListener("input", () => showMaps(["merged"]));
+for (const name of ["foreground", "background", "void"]) control[name].addEventListener("input", showAnnotation);
 find(".try-it-choices").append(...parts.photographs.map(photographButton));
 find(".try-it-classes").append(...names.map(classBox));
 find(".try-it-own input").addEventListener("change", ({ target }) => own(target.files));

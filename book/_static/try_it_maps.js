@@ -1,5 +1,5 @@
-// The method's steps after the networks, as dsna_lib/maps.py, dsna_lib/annotate.py and dsna_lib/segmentation/inference.py
-// have them. A plane is { data, height, width }, its numbers row by row.
+// The method's steps after the networks, as the library has them in maps.py, annotate.py and segmentation/inference.py.
+// A plane is { data, height, width }, its numbers row by row.
 
 export const VOID = 255;
 const EPSILON = 2 ** -23; // of 32-bit numbers
@@ -21,7 +21,7 @@ export function mirrored({ data, height, width }) {
   return plane(height, width, data.map((_, k) => data[k + width - 1 - 2 * (k % width)]));
 }
 
-// Which two cells each new cell lies between, and how near to the second. Corners lie on corners, or centers in between.
+// Which two cells each new cell lies between, and how near to the second. Corners lie on corners, or do not.
 function between(from, to, corners) {
   const places = { first: new Int32Array(to), second: new Int32Array(to), share: new Float32Array(to) };
   for (let k = 0; k < to; k++) {
@@ -124,7 +124,7 @@ function level({ range: [low, high] }, share) {
 }
 
 // Hard labels from the cues of the classes present, whose 0-based numbers ascend, and that of the background: foreground
-// beats background, the smallest region beats larger ones, and what nobody claims is void. Without labels all is background.
+// beats background, the smallest region beats larger ones, what nobody claims is void. Without labels, all is background.
 export function combine(classes, background, labels, foregroundThreshold, backgroundThreshold) {
   const mask = new Uint8Array(background.data.length).fill(labels.length ? VOID : 0);
   const low = level(background, backgroundThreshold);
@@ -155,7 +155,7 @@ export function highest(made, height, width) {
   return shown;
 }
 
-// The scores of each class at the picture's size as shares that sum to 1 over classes, added to `sums`, planes of a class.
+// Adds to `sums`, one for each class, the softmax of scores at the picture's size.
 export function addShares(logits, height, width, sums) {
   const large = logits.map((scores) => resize(scores, height, width, true).data);
   for (let k = 0; k < height * width; k++) {
@@ -167,7 +167,8 @@ export function addShares(logits, height, width, sums) {
 }
 
 export function argmax(planes) {
-  return Uint8Array.from(planes[0], (_, k) => planes.reduce((best, data, c) => (data[k] > planes[best][k] ? c : best), 0));
+  const best = (k) => planes.reduce((top, data, c) => (data[k] > planes[top][k] ? c : top), 0);
+  return Uint8Array.from(planes[0], (_, k) => best(k));
 }
 
 // To the nearest whole number, from the middle to the even one, as Python does it.

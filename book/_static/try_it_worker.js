@@ -28,17 +28,20 @@ async function open(kind) {
 
 const networks = once(async () => ((await onGpu()) ? open("webgpu").catch(() => open("wasm")) : open("wasm")));
 
+// Red, green and blue, each a plane of 0..255.
 function channels({ data, height, width }) {
-  const color = (c) => plane(height, width, Float32Array.from({ length: height * width }, (_, k) => data[4 * k + c]));
-  return [0, 1, 2].map(color);
+  const colors = [0, 1, 2].map(() => plane(height, width));
+  for (let k = 0; k < height * width; k++) for (let c = 0; c < 3; c++) colors[c].data[k] = data[4 * k + c];
+  return colors;
 }
 
-// The outputs for pictures of one size, each a list of planes of 0..255: name to what planes(output, picture) takes.
+// The outputs for pictures of one size, each a list of such planes, by their names.
 async function run(session, pictures) {
   const { ort } = await networks();
   const [{ height, width }] = pictures[0];
   const input = new Float32Array(pictures.length * 3 * height * width);
-  pictures.flat().forEach(({ data }, k) => input.set(data.map((value) => value / 255), k * data.length));
+  pictures.flat().forEach(({ data }, k) => input.set(data, k * data.length));
+  for (let k = 0; k < input.length; k++) input[k] /= 255;
   return session.run({ pictures: new ort.Tensor("float32", input, [pictures.length, 3, height, width]) });
 }
 
@@ -64,7 +67,8 @@ async function maps(picture) {
   const averaged = (name) =>
     views[0][name].map((_, c) => mean(views.map((view) => resize(view[name][c], height, width))));
   const made = Object.fromEntries(["expansive", "discriminative", "merged", "background"].map((n) => [n, averaged(n)]));
-  return { ...made, scores: views[0].scores.map((_, c) => views.reduce((sum, view) => sum + view.scores[c], 0) / views.length) };
+  const scores = views[0].scores.map((_, c) => views.reduce((sum, view) => sum + view.scores[c], 0) / views.length);
+  return { ...made, scores };
 }
 
 function viewOf(outputs, turn) {
