@@ -274,5 +274,6 @@ find(".try-it-own input").addEventListener("change", ({ target }) => own(target.
 acceptDrops(find(".try-it-own"));
 drawScale();
 showNumbers();
+document.querySelector(".try-it-waiting").remove();
 page.hidden = false;
 page.dataset.state = "ready";

@@ -123,8 +123,9 @@ function level({ range: [low, high] }, share) {
   return Math.fround(low + Math.fround(Math.fround(share) * Math.fround(high - low)));
 }
 
-// Hard labels from the cues of the classes present, whose 0-based numbers ascend, and that of the background: foreground
-// beats background, the smallest region beats larger ones, what nobody claims is void. Without labels, all is background.
+// Hard labels from the cues of the classes present, whose 0-based numbers ascend, and from that of the background.
+// Foreground beats background, the smallest region beats larger ones, what nobody claims is void; without labels all is
+// background.
 export function combine(classes, background, labels, foregroundThreshold, backgroundThreshold) {
   const mask = new Uint8Array(background.data.length).fill(labels.length ? VOID : 0);
   const low = level(background, backgroundThreshold);

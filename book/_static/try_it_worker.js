@@ -23,7 +23,9 @@ async function open(kind) {
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
   const options = { executionProviders: [kind], logSeverityLevel: 3 }; // errors only
   const read = ({ file }) => ort.InferenceSession.create(there(file), options);
-  return { kind, ort, attention: await read(attention), segmentation: once(() => read(segmentation)) };
+  const made = { kind, ort, attention: await read(attention), segmentation: once(() => read(segmentation)) };
+  if (kind === "webgpu") await run(made, made.attention, [[0, 1, 2].map(() => plane(64, 64))]); // some cards cannot
+  return made;
 }
 
 const networks = once(async () => ((await onGpu()) ? open("webgpu").catch(() => open("wasm")) : open("wasm")));
@@ -36,8 +38,7 @@ function channels({ data, height, width }) {
 }
 
 // The outputs for pictures of one size, each a list of such planes, by their names.
-async function run(session, pictures) {
-  const { ort } = await networks();
+function run({ ort }, session, pictures) {
   const [{ height, width }] = pictures[0];
   const input = new Float32Array(pictures.length * 3 * height * width);
   pictures.flat().forEach(({ data }, k) => input.set(data, k * data.length));
@@ -54,13 +55,13 @@ function planes({ data, dims: [, count, height, width] }, picture) {
 // As dsna_lib.maps.iterate_maps averages the maps of several sizes and of mirror images, on the grid of the first size.
 async function maps(picture) {
   const { attention } = await parts();
-  const { attention: session } = await networks();
+  const { attention: session, ...runtime } = await networks();
   const colors = channels(picture);
   const views = [];
   for (const scale of attention.scales) {
     const side = Math.round(scale * attention.size);
     const shown = colors.map((color) => shrink(color, side, side, true));
-    const outputs = await run(session, attention.flip ? [shown, shown.map(mirrored)] : [shown]);
+    const outputs = await run(runtime, session, attention.flip ? [shown, shown.map(mirrored)] : [shown]);
     for (const turn of attention.flip ? [0, 1] : [0]) views.push(viewOf(outputs, turn));
   }
   const { height, width } = views[0].background[0];
@@ -82,12 +83,13 @@ function viewOf(outputs, turn) {
 // As dsna_lib.segmentation.inference.probabilities averages several sizes; the likeliest class of each pixel.
 async function mask(picture) {
   const { segmentation, colors } = await parts();
-  const session = await (await networks()).segmentation();
+  const runtime = await networks();
+  const session = await runtime.segmentation();
   const { height, width } = picture;
   const sums = colors.map(() => new Float32Array(height * width));
   for (const scale of segmentation.scales) {
     const sides = [height, width].map((side) => cellSide(side, scale, segmentation.stride));
-    const { logits } = await run(session, [channels(picture).map((color) => shrink(color, ...sides, false))]);
+    const { logits } = await run(runtime, session, [channels(picture).map((color) => shrink(color, ...sides, false))]);
     addShares(planes(logits, 0), height, width, sums);
   }
   return argmax(sums);
@@ -95,10 +97,15 @@ async function mask(picture) {
 
 const tasks = { maps, mask };
 
-self.addEventListener("message", async ({ data: { id, task, picture } }) => {
+async function answer({ id, task, picture }) {
   try {
     self.postMessage({ id, made: await tasks[task](picture), kind: (await networks()).kind });
   } catch (error) {
     self.postMessage({ id, error: String(error.message ?? error) });
   }
+}
+
+let queue = Promise.resolve(); // a network does one thing at a time
+self.addEventListener("message", ({ data }) => {
+  queue = queue.then(() => answer(data));
 });
