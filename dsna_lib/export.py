@@ -29,10 +29,10 @@ from dsna_lib.segmentation.networks import SegmentationModel
 FORMAT = "dsna-onnx-1"  # of the JSON file
 TOLERANCE = 1e-3  # of an output, against PyTorch's, as a share of its largest value (of 1, where that is smaller)
 OPSET = 17
-GRID = ("pictures", "classes", "rows", "columns")
+PICTURES = ("pictures", 3, "height", "width")
 MEANING = {
     "scores": "class scores p, logits (Eq. 9)",
-    "a": "attention weights, which sum to 1 over space (Eq. 6); of one class, where the attention has no classes",
+    "a": "attention weights, which sum to 1 over space (Eq. 6)",
     "s": "dense class scores, of either sign (Eq. 8)",
     "expansive": "a, scaled from its lowest to its highest value to 0..1",
     "discriminative": "s without its negative part, divided by its maximum, in 0..1",
@@ -40,18 +40,18 @@ MEANING = {
     "background": "the sum of the backbone's features over channels, low where the background is",
     "logits": "a score for each cell and class; class 0 is the background",
 }
-SHAPES = {"scores": GRID[:2], "background": (GRID[0], 1, *GRID[2:])}
-PICTURES = ("pictures", 3, "height", "width")
 
 
 class _Outputs(nn.Module):
-    """A network with its outputs as a tuple, in the order of `names`; pictures tell which there are."""
+    """A network with its outputs as a tuple, in the order of `shapes`; pictures tell which there are."""
 
     def __init__(self, model: AttentionModel | SegmentationModel, pictures: Tensor) -> None:
         super().__init__()
         self.model = model
         with torch.no_grad():
-            self.names = tuple(self._named(pictures))
+            made = self._named(pictures)
+        grid = ("rows", "columns")
+        self.shapes = {name: ("pictures", part.shape[1], *grid[: part.ndim - 2]) for name, part in made.items()}
 
     def _named(self, pictures: Tensor) -> dict[str, Tensor]:
         output = self.model(pictures)
@@ -63,7 +63,7 @@ class _Outputs(nn.Module):
         return named | {"background": output.features.sum(dim=1, keepdim=True)}
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """Pictures ``(N, 3, H, W)`` to what `names` says."""
+        """Pictures ``(N, 3, H, W)`` to what `shapes` names."""
         return tuple(self._named(pictures).values())
 
 
@@ -91,7 +91,7 @@ def export(path: str | Path, folder: str | Path, size: int = MapConfig.size, ter
 
     Example:
         >>> export(checkpoints.ATTENTION, "onnx")["outputs"]["merged"]["shape"]  # doctest: +SKIP
-        ['pictures', 'classes', 'rows', 'columns']
+        ['pictures', 20, 'rows', 'columns']
     """
     _require()
     kind = "segmentation" if backbones.load_weights(path).get("format") == networks.FORMAT else "attention"
@@ -110,17 +110,13 @@ def write(model: AttentionModel | SegmentationModel, file: Path, size: int, term
     noise = partial(torch.rand, generator=torch.Generator().manual_seed(0))
     first, others = noise(1, 3, size, size), noise(2, 3, size + 32, size + 64)
     network = _Outputs(model, first)
-    any_size, content = True, _content(network, first, True)
-    try:
-        difference = max(_difference(network, content, pictures) for pictures in (first, others))
-    except Exception:  # PyTorch's or the runtime's own, of many types: a backbone of one size
-        any_size, content = False, _content(network, first, False)
-        difference = _difference(network, content, first)
-    if not difference <= TOLERANCE:
+    content = _content(network, first, True)
+    if not (any_size := _serves(network, content, others)):
+        content = _content(network, first, False)
+    if not (difference := _difference(network, content, first)) <= TOLERANCE:
         raise RunError(f"{file}: computes something else than PyTorch (by {difference:.2g})", "use another backbone")
     write_atomically(file, lambda out: out.write(content))
     assert model.config is not None, "it comes from a file"
-    shape = PICTURES if any_size else ("pictures", 3, size, size)
     about: dict[str, Any] = {
         "format": FORMAT,
         "kind": "segmentation" if isinstance(model, SegmentationModel) else "attention",
@@ -131,14 +127,14 @@ def write(model: AttentionModel | SegmentationModel, file: Path, size: int, term
         "class_names": model.config.class_names,
         "input": {
             "name": PICTURES[0],
-            "shape": shape,
+            "shape": PICTURES if any_size else (*PICTURES[:2], size, size),
             "values": "RGB in 0..1; the network itself subtracts the mean and divides by the deviation",
             "mean": model.backbone.mean.flatten().tolist(),
             "std": model.backbone.std.flatten().tolist(),
             "size": size,
             "stride": model.config.output_stride,
         },
-        "outputs": {name: {"shape": SHAPES.get(name, GRID), "meaning": MEANING[name]} for name in network.names},
+        "outputs": {name: {"shape": shape, "meaning": MEANING[name]} for name, shape in network.shapes.items()},
         "difference": difference,
     }
     write_json(file.with_suffix(".json"), about)
@@ -154,13 +150,13 @@ def _require() -> None:
 
 
 def _content(network: _Outputs, pictures: Tensor, any_size: bool) -> bytes:
-    """The ONNX file of a network."""
+    """The ONNX file of a network, for any number of pictures."""
     import io
 
     import onnx
 
-    axes = {name: {k: axis for k, axis in enumerate(SHAPES.get(name, GRID)) if k != 1} for name in network.names}
-    axes["pictures"] = {k: axis for k, axis in enumerate(PICTURES) if k != 1}
+    named = {"pictures": PICTURES} | network.shapes
+    axes = {name: {k: axis for k, axis in enumerate(shape) if isinstance(axis, str)} for name, shape in named.items()}
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # Of what depends on the values of tensors; sizes are looked at once written. And that there is an exporter
@@ -171,7 +167,7 @@ def _content(network: _Outputs, pictures: Tensor, any_size: bool) -> bytes:
             (pictures,),
             buffer,
             input_names=["pictures"],
-            output_names=list(network.names),
+            output_names=list(network.shapes),
             dynamic_axes=axes if any_size else {name: {0: "pictures"} for name in axes},
             opset_version=OPSET,
             dynamo=False,
@@ -201,6 +197,14 @@ def _narrowed(made: Any) -> Any:
     return made
 
 
+def _serves(network: _Outputs, content: bytes, pictures: Tensor) -> bool:
+    """Whether an ONNX file that was made with pictures of another size computes what PyTorch does."""
+    try:
+        return _difference(network, content, pictures) <= TOLERANCE
+    except Exception:  # PyTorch's or the runtime's own, of many types: a backbone of one size
+        return False
+
+
 def _difference(network: _Outputs, content: bytes, pictures: Tensor) -> float:
     """By how much an ONNX file's outputs differ from PyTorch's, see :data:`TOLERANCE`."""
     import onnxruntime
@@ -210,6 +214,6 @@ def _difference(network: _Outputs, content: bytes, pictures: Tensor) -> float:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         wanted: Sequence[Tensor] = network(pictures)
-    got = session.run(list(network.names), {"pictures": pictures.numpy()})
+    got = session.run(list(network.shapes), {"pictures": pictures.numpy()})
     pairs = zip(got, wanted, strict=True)
     return max(float(np.abs(own - theirs.numpy()).max() / max(1, theirs.abs().max())) for own, theirs in pairs)

@@ -60,6 +60,7 @@ def test_attention_gives_scores_and_maps_as_they_are_and_scaled(head, source, tm
     assert list(about["outputs"]) == list(got) == list(wanted)
     for name, values in wanted.items():
         np.testing.assert_allclose(got[name], values.numpy(), atol=1e-5, err_msg=name)
+        assert about["outputs"][name]["shape"][1] == values.shape[1]
         assert len(about["outputs"][name]["shape"]) == values.ndim
     assert about == read_json(tmp_path / "out" / "model.json")
     assert about["class_names"] == list(tiny.NAMES)
