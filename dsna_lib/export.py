@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,8 @@ def write(model: AttentionModel | SegmentationModel, file: Path, size: int, term
             "name": PICTURES[0],
             "shape": PICTURES if any_size else (*PICTURES[:2], size, size),
             "values": "RGB in 0..1; the network itself subtracts the mean and divides by the deviation",
-            "mean": model.backbone.mean.flatten().tolist(),
-            "std": model.backbone.std.flatten().tolist(),
+            "mean": torch.as_tensor(model.backbone.mean).flatten().tolist(),
+            "std": torch.as_tensor(model.backbone.std).flatten().tolist(),
             "size": size,
             "stride": model.config.output_stride,
         },
@@ -151,21 +152,19 @@ def _require() -> None:
 
 def _content(network: _Outputs, pictures: Tensor, any_size: bool) -> bytes:
     """The ONNX file of a network, for any number of pictures."""
-    import io
-
     import onnx
 
     named = {"pictures": PICTURES} | network.shapes
     axes = {name: {k: axis for k, axis in enumerate(shape) if isinstance(axis, str)} for name, shape in named.items()}
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        file = Path(folder, "made.onnx")
         # Of what depends on the values of tensors; sizes are looked at once written. And that there is an exporter
         # that follows Python's own code: it takes a hundred times as long for the same file.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
             (pictures,),
-            buffer,
+            file,
             input_names=["pictures"],
             output_names=list(network.shapes),
             dynamic_axes=axes if any_size else {name: {0: "pictures"} for name in axes},
@@ -175,7 +174,7 @@ def _content(network: _Outputs, pictures: Tensor, any_size: bool) -> bytes:
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
         )
-    return _narrowed(onnx.load_from_string(buffer.getvalue())).SerializeToString()
+        return _narrowed(onnx.load(file)).SerializeToString()
 
 
 def _narrowed(made: Any) -> Any:
