@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 		echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name it: make PYTHON=path/to/python3.12" >&2; exit 1; }
 	@echo "Setting up .venv: a few minutes, once."
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,export,test]"
 	@touch $@
 
 book: $(READY)

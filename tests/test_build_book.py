@@ -126,7 +126,8 @@ def test_the_site_is_made_of_the_copies_and_of_nothing_older(tool, ran, root, mo
         old.parent.mkdir(parents=True)
         old.write_text("")
     tool.main()
-    command, _ = ran[-1]
+    (made, _), (command, _) = ran[-2:]
+    assert made == [sys.executable, str(root / "tools/try_it.py"), str(source / "book/_static/try_it")]
     assert command[3:] == ["build", str(source), "--path-output", str(root), "-n", "-W", "--keep-going"]
     left = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     copies = {f"notebooks/{number}_chapter.ipynb" for number in ("01", "05", "06")}

@@ -29,6 +29,7 @@ LAYERS = (
     ("mean_field",),
     ("crf",),
     ("segmentation",),
+    ("export",),
     ("methods",),
     ("tables",),
     ("book",),

@@ -42,7 +42,7 @@ def test_constraints_are_plain_pins_in_order() -> None:
     assert PROJECT["name"] not in PINS
 
 
-@pytest.mark.parametrize("name, requirement", requirements("book", "cluster", "test", "bench", "dev").items())
+@pytest.mark.parametrize("name, requirement", requirements("book", "cluster", "export", "test", "bench", "dev").items())
 def test_every_requirement_is_pinned_within_its_range(name: str, requirement: Requirement) -> None:
     assert name in PINS, f"{name} is in pyproject.toml but not in constraints.txt"
     assert requirement.specifier.contains(PINS[name]), f"{name}=={PINS[name]} is outside {requirement.specifier}"
@@ -71,7 +71,8 @@ def test_environment_file_installs_the_same() -> None:
     assert "cxx-compiler" in environment["dependencies"], "pydensecrf2 is compiled there"
     (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     assert environment["name"] == PROJECT["name"]
-    assert pip == ["-c constraints.txt", "-e .[book,test]"], "versions belong in constraints.txt, packages in pyproject"
+    said = "versions belong in constraints.txt, packages in pyproject"
+    assert pip == ["-c constraints.txt", "-e .[book,export,test]"], said
     # Conda makes the environments in which pydensecrf can be had, too.
     accepted = SpecifierSet(python.removeprefix("python"))
     declared = SpecifierSet(PROJECT["requires-python"])
@@ -83,7 +84,7 @@ def test_environment_file_installs_the_same() -> None:
 
 
 def test_makefile_installs_the_same() -> None:
-    assert '-c constraints.txt -e ".[book,test]"' in (ROOT / "Makefile").read_text()
+    assert '-c constraints.txt -e ".[book,export,test]"' in (ROOT / "Makefile").read_text()
 
 
 def test_hooks_use_the_pinned_tools() -> None:
@@ -141,7 +142,7 @@ def imported(file: Path, inside_functions: bool) -> set[str]:
 
 
 # A plain installation does without the book's tools; what needs one imports it when called, and says what is missing.
-@pytest.mark.parametrize("inside_functions, groups", [(False, ()), (True, ("book", "cluster"))])
+@pytest.mark.parametrize("inside_functions, groups", [(False, ()), (True, ("book", "cluster", "export"))])
 def test_library_imports_only_what_it_declares(inside_functions: bool, groups: tuple[str, ...]) -> None:
     owners = packages_distributions() | {"pydensecrf": ["pydensecrf2"]}  # not installed everywhere
     for file in (ROOT / "dsna_lib").rglob("*.py"):

@@ -74,6 +74,12 @@ def test_every_picture_exists_and_is_described(site: Site, places: Places, html:
             assert Path(image["src"]).name not in alt, f"{page.name}: the alt text of {image['src']} is its file name"
 
 
+def test_where_its_parts_were_not_made_try_it_has_one_line_in_their_place(site: Site, html: Path) -> None:
+    article = site[html / "book/try_it.html"].find("article")
+    assert "make book" in article.get_text()
+    assert article.find_all(["script", "canvas", "fieldset"]) == []
+
+
 def test_internal_links_resolve(site: Site, places: Places, html: Path) -> None:
     assert [link for page, soup in site.items() for link in broken(page, soup, places, html, "a", "href")] == []
 

@@ -28,6 +28,10 @@ from dsna_lib.segmentation.networks import SegmentationModel
 
 NAMES = ("red", "green", "blue")
 BOXES = "id,left,top,right,bottom,class"
+needs_onnx = pytest.mark.skipif(
+    not (find_spec("onnx") and find_spec("onnxruntime")),
+    reason='onnx and onnxruntime are not installed: pip install "dsna-book[export]"',
+)
 needs_pydensecrf = pytest.mark.skipif(find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
 
 

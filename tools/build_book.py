@@ -81,6 +81,7 @@ def build_site(root: Path, source: Path) -> None:
             shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, source)
+    subprocess.run([sys.executable, root / "tools" / "try_it.py", source / "book/_static/try_it"], check=True)
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     subprocess.run([*jupyter_book, "build", source, "--path-output", root, "-n", "-W", "--keep-going"], check=True)
 

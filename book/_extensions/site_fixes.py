@@ -21,6 +21,11 @@ from sphinx_thebe import init_thebe_core, update_thebe_context
 CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 NAME = re.compile(r"""(<span class="pre">)([^<]*)(</span>)""")
 JOINT = re.compile(r"(?<=\w)([._/])(?=\w)")
+APPLICATION = re.compile(r"^```\{raw\} html$.*?^```$", re.DOTALL | re.MULTILINE)
+NO_APPLICATION = (
+    "**This copy of the site comes without the networks and what runs them in a browser: `make book` fetches and makes "
+    "them, or says what it lacks.** `dsna annotate` and `dsna segment` do the same on your own machine."
+)
 HIDDEN_TESTS = re.compile(r"^\s*### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS\n?", re.DOTALL | re.MULTILINE)
 SCRIPT = r'<script[^>]* src="[^"]*(?:{})\.js[^"]*"></script>\s*'
 ICON_SCRIPT = re.compile(SCRIPT.format("fontawesome"))
@@ -72,6 +77,18 @@ def without_hidden_tests(app: Sphinx, page: str, source: list[str]) -> None:
         for cell in notebook["cells"]:
             cell["source"] = HIDDEN_TESTS.sub("", "".join(cell["source"])).rstrip()
         source[0] = json.dumps(notebook)
+
+
+def without_application(app: Sphinx, page: str, source: list[str]) -> None:
+    """Leave the interactive part out of the page *Try it* where ``tools/try_it.py`` did not make what it loads.
+
+    Args:
+        app: The application.
+        page: Name of the page.
+        source: The text of its file; changed in place.
+    """
+    if page == "book/try_it" and not Path(app.srcdir, "book/_static/try_it/parts.json").is_file():
+        source[0] = APPLICATION.sub(NO_APPLICATION, source[0])
 
 
 def more_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
@@ -208,6 +225,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     without_thebe(app)
     app.connect("config-inited", mathjax_without_menu)
     app.connect("source-read", without_hidden_tests)
+    app.connect("source-read", without_application)
     app.connect("html-collect-pages", more_pages)
     app.connect("html-page-context", mend_page)
     app.connect("build-finished", lighten)

@@ -6,6 +6,7 @@ FOLDER = Path(__file__).parent
 ATTENTION = FOLDER / "efficientnet_lite0_voc.pth"
 SEGMENTATION = FOLDER / "efficientnet_lite0_voc_segmentation.pth"
 DRAWN_SEGMENTATION = FOLDER / "efficientnet_lite0_drawn_segmentation.pth"  # of Table III: DSNA, merged, seed 0
+LICENSE = "MIT; the backbone's ImageNet weights: Apache-2.0"
 # Of the recipe of drawn pictures, by head and dropout rate; the single stream without dropout is CAM's classifier.
 DRAWN = {
     ("decoupled", 0.0): FOLDER / "efficientnet_lite0_drawn_dropout_0.pth",

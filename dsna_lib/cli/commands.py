@@ -158,6 +158,16 @@ def figure(parser: ArgumentParser) -> None:
     _out(parser, None, "each figure and table gets a folder of its name in it (default: runs/figures)")
 
 
+def export(parser: ArgumentParser) -> None:
+    """Write a model file as ONNX, for programs without PyTorch."""
+    text = "an attention model or a segmentation network, or the name of one that ships, such as efficientnet_lite0_voc"
+    parser.add_argument("model", metavar="MODEL", help=text)
+    _out(parser, "export", "where MODEL.onnx and MODEL.json go")
+    add(parser, MapConfig, "size")
+    text = "of the model, kept in the JSON file (default: that of the models that ship; nothing for others)"
+    parser.add_argument("--license", metavar="TEXT", help=text)
+
+
 def data(parser: ArgumentParser) -> None:
     """Make, check, download, convert or split data sets."""
     add_commands(parser, dict.fromkeys((make, check, download, convert, split), "data"), "action")
@@ -280,5 +290,6 @@ COMMANDS: Commands = {
     table: "experiments",
     reproduce: "experiments",
     figure: "figure",
+    export: "export",
     data: None,
 }

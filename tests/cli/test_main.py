@@ -55,6 +55,7 @@ def test_the_module_is_a_program():
 def test_what_runs_a_command_is_there(words):
     """The parser knows it by its name, for its module imports torch."""
     given = {"segment": ["a.jpg"], "table": ["I"], "reproduce": ["--recipe", "drawn"], "evaluate": ["--data", "voc"]}
+    given["export"] = ["model.pth"]
     args = parser().parse_args([*words, *(["x"] if words[-1] in DATA[1:] else given.get(words[-1], []))])
     run = getattr(importlib.import_module(f"dsna_lib.cli.{args.module}"), args.function)
     assert inspect.signature(run).parameters.keys() == {"args"}
