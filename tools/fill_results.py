@@ -36,7 +36,7 @@ BLOCKS: dict[str, Callable[[], str]] = (
     maps.BLOCKS | models.BLOCKS | segmentation.BLOCKS | claims.BLOCKS | costs.BLOCKS | last_run.BLOCKS
 )
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-NUMBER = re.compile(r"(<!-- result: ([\w-]+) (\S+) -->).*?(<!-- / -->)", re.DOTALL)
+NUMBER = re.compile(r"(<!-- result: ([\w-]+) ([^>]+?) -->).*?(<!-- / -->)", re.DOTALL)
 
 
 def block(name: str) -> str:
