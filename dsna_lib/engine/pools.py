@@ -231,11 +231,14 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 def _start_worker(place: int, jobs: int) -> None:
     """Give a process its share of the cores, and a GPU where there are several; it ends when its parent does."""
     _end_with_parent()  # first of all: importing torch takes seconds
-    import torch
+    try:
+        import torch
 
-    torch.set_num_threads(max(1, core_count() // jobs))
-    if torch.cuda.device_count() > 1:
-        torch.cuda.set_device(place % torch.cuda.device_count())
+        torch.set_num_threads(max(1, core_count() // jobs))
+        if torch.cuda.device_count() > 1:
+            torch.cuda.set_device(place % torch.cuda.device_count())
+    except SystemExit:  # told to end in the middle of it; the pool would show its traceback
+        leave(1)
 
 
 def _end_with_parent() -> None:

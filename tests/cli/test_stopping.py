@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 ENGINE = Path(__file__).resolve().parents[1] / "engine"
-# A command of two processes, in the middle of a unit each, and one that is still being imported.
+# A command of two processes, in the middle of a unit each; one whose processes import torch; one still being imported.
 PROGRAM = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
@@ -36,6 +36,19 @@ from dsna_lib.engine import pools
 def make(args):
     pools._start_worker = units.start_light
     pools.run_units([1, 2], units.stay, pools.Workers(2))
+"""
+STARTING = """
+import sys, units
+from dsna_lib.engine import pools
+
+def make(args):
+    sys.path.insert(0, "slow")
+    pools.run_units([1, 2], units.nothing, pools.Workers(2))
+"""
+SLOW = """
+import os, time
+os.write(1, b"%d\\n" % os.getpid())
+time.sleep(1000)
 """
 IMPORTING = """
 import os, time
@@ -58,6 +71,8 @@ def program(folder: Path, command: str, processes: int) -> Iterator[tuple[subpro
     (folder / "commands").mkdir()
     (folder / "commands/data.py").write_text(command)
     (folder / "program.py").write_text(PROGRAM)
+    (folder / "slow").mkdir()
+    (folder / "slow/torch.py").write_text(SLOW)
     environment = os.environ | {"TMPDIR": tempfile.mkdtemp(prefix="t-")}  # whose name is short
     (folder / "t").symlink_to(environment["TMPDIR"])
     how = {"cwd": folder, "env": environment, "text": True, "start_new_session": True}
@@ -92,6 +107,8 @@ def outlive(processes: list[int], seconds: float) -> list[int]:
     (WORKING, 2, os.kill, signal.SIGHUP),
     (WORKING, 2, os.killpg, signal.SIGINT),
     (WORKING, 2, os.killpg, signal.SIGTERM),
+    (STARTING, 2, os.kill, signal.SIGTERM),
+    (STARTING, 2, os.killpg, signal.SIGINT),
     (IMPORTING, 1, os.kill, signal.SIGINT),
     (IMPORTING, 1, os.kill, signal.SIGTERM),
 ])  # fmt: skip
