@@ -1,4 +1,4 @@
-"""What things cost: annotating, one forward pass, a training step."""
+"""What things cost: annotating, one forward pass, a training step; and what it costs to be stopped."""
 
 from __future__ import annotations
 
@@ -59,4 +59,22 @@ def segmentation_speed() -> str:
     )
 
 
-BLOCKS: dict[str, Callable[[], str]] = {block.__name__: block for block in (cost, one_pass, segmentation_speed)}
+def stopped() -> str:
+    """How commands came out that were stopped at random moments and started again."""
+    counted = {
+        "files that differ": "differing",
+        "processes left": "orphans",
+        "more said than a sentence": "talkative",
+        "temporary files left": "leftovers",
+        "refused to go on": "refused",
+    }
+    rows = []
+    for stage, count in values("kills").items():
+        found = [count[key] if key == "orphans" else len(count[key]) for key in counted.values()]
+        rows.append([f"`dsna {stage}`", str(count["hits"]), *map(str, found)])
+    return markdown(["command", "stopped", *counted], rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    block.__name__: block for block in (cost, one_pass, segmentation_speed, stopped)
+}
