@@ -58,7 +58,7 @@ def conventional() -> Diagram:
     """
     top, low = 36, 140
     body = [
-        *_input(low, "backbone"),
+        *_input(low),
         _path([(212, low), (232, low), (232, top), (330, top)]),
         _box(370, top, ["1×1 conv", _i("w, b")], EXPANSIVE),
         _arrow(410, 440, top),
@@ -106,7 +106,7 @@ def decoupled(here: str | Iterable[str] = PARTS, gradients: bool = False) -> Dia
         raise SettingError(f"here={first_few(sorted(unknown), 3)}: choose among {', '.join(PARTS)}")
     top, middle, low = 62, 155, 248
     parts = {
-        "backbone": _input(middle, "backbone"),
+        "backbone": _input(middle),
         "expansive": [
             _path([(212, middle), (226, middle), (226, top), (244, top)], EXPANSIVE),
             _label(226, top - 36, "E-A detector", "start"),
@@ -186,7 +186,7 @@ def _of_class(letter: str, rise: int) -> str:
     return f'{_i(letter)}<tspan font-size="9" dy="{-rise}">c</tspan>'
 
 
-def _input(y: int, network: str) -> list[str]:
+def _input(y: int) -> list[str]:
     """Picture, backbone and features, up to x = 212."""
     hills = f'<path d="M6 {y + 24} L24 {y + 2} L36 {y + 16} L44 {y + 7} L56 {y + 24}"/>'
     cone = f'<path d="M74 {y - 34} L146 {y - 18} V{y + 18} L74 {y + 34} Z" fill="{NEUTRAL}" fill-opacity=".15"/>'
@@ -196,7 +196,7 @@ def _input(y: int, network: str) -> list[str]:
         _label(31, y + 60, "3 × H × W"),
         _arrow(56, 74, y),
         cone,
-        _label(110, y + 5, network),
+        _label(110, y + 5, "backbone"),
         _arrow(146, 166, y),
         _stack(184, y, 5, NEUTRAL),
         _label(188, y + 46, _i("X")),

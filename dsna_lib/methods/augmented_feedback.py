@@ -27,9 +27,7 @@ Decided here:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,14 +72,23 @@ class AugmentedFeedback:
     def __str__(self) -> str:
         return self.title
 
+    def proposals(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Superpixels' numbers ``(H, W)`` of a picture ``(H, W, 3)``, and which each proposal holds ``(P, R)`` bool."""
+        parts = superpixels(image, SELECTIVE_SEARCH)
+        return parts.labels, merge(parts).members
+
     def annotate(self, stage: Stage) -> Path:
         """Aggregated proposals, as any other map."""
         model, file = stage.train(CLASSIFIER)
         limits = thresholds(stage.annotation)
+
+        def label(record: Record, picture: PictureMaps) -> np.ndarray:
+            maps = aggregate(resize(picture.maps["scores"], picture.size), *self.proposals(read_image(record.image)))
+            features = resize(picture.features.sum(dim=0, keepdim=True), picture.size)
+            return pseudo_annotation(maps, features, record.labels, picture.size, **limits).cpu().numpy()
+
         identity = {"model": runs.file_digest(file), "thresholds": limits}
-        return stage.refine(
-            stage.annotate_maps(model, dense_scores, partial(_annotation, **limits), identity, __name__)
-        )
+        return stage.refine(stage.annotate_maps(model, dense_scores, label, identity, type(self).__module__))
 
     def loss(self, stage: Stage) -> None:
         """The cross-entropy."""
@@ -93,13 +100,6 @@ def dense_scores(
     """A :data:`dsna_lib.maps.MapMaker` of the kind ``"scores"``: a single stream's s, of either sign."""
     output = model(pictures)
     return output, {"scores": output.discriminative.float()}
-
-
-def _annotation(record: Record, picture: PictureMaps, **limits: Any) -> np.ndarray:
-    parts = superpixels(read_image(record.image), SELECTIVE_SEARCH)
-    maps = aggregate(resize(picture.maps["scores"], picture.size), parts.labels, merge(parts).members)
-    features = resize(picture.features.sum(dim=0, keepdim=True), picture.size)
-    return pseudo_annotation(maps, features, record.labels, picture.size, **limits).cpu().numpy()
 
 
 AF_SS = AugmentedFeedback()

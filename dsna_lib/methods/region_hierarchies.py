@@ -25,20 +25,11 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_gradient_magnitude
 
-from dsna_lib.annotate import pseudo_annotation, resize
-from dsna_lib.data.pictures import Record, read_image
-from dsna_lib.engine import runs
-from dsna_lib.maps import PictureMaps
-from dsna_lib.methods.augmented_feedback import AugmentedFeedback, aggregate, dense_scores
-from dsna_lib.methods.base import Stage, thresholds
-from dsna_lib.methods.explain import CLASSIFIER
+from dsna_lib.methods.augmented_feedback import AugmentedFeedback
 from dsna_lib.methods.superpixels import SELECTIVE_SEARCH, superpixels
 from dsna_lib.methods.table_iv import printed
 
@@ -114,20 +105,10 @@ class FeedbackOfHierarchies(AugmentedFeedback):
     title: str = "AF-MCG"
     paper: float | None = printed("AF-MCG")
 
-    def annotate(self, stage: Stage) -> Path:
-        """Aggregated proposals, as any other map."""
-        model, file = stage.train(CLASSIFIER)
-        limits = thresholds(stage.annotation)
-        identity, label = {"model": runs.file_digest(file), "thresholds": limits}, partial(_annotation, **limits)
-        return stage.refine(stage.annotate_maps(model, dense_scores, label, identity, __name__))
-
-
-def _annotation(record: Record, picture: PictureMaps, **limits: Any) -> np.ndarray:
-    image = read_image(record.image)
-    fine = superpixels(image, SELECTIVE_SEARCH).labels
-    maps = aggregate(resize(picture.maps["scores"], picture.size), fine, proposals(image, fine))
-    features = resize(picture.features.sum(dim=0, keepdim=True), picture.size)
-    return pseudo_annotation(maps, features, record.labels, picture.size, **limits).cpu().numpy()
+    def proposals(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Superpixels, and proposals of their hierarchies."""
+        fine = superpixels(image, SELECTIVE_SEARCH).labels
+        return fine, proposals(image, fine)
 
 
 AF_MCG = FeedbackOfHierarchies()
