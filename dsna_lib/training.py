@@ -101,12 +101,19 @@ def augmentation(config: TrainingConfig) -> v2.Compose:
     return transforms.train(config.crop, config.scales, config.jitter)
 
 
-def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingConfig, folder: str | Path) -> Path:
+def train_attention(
+    model: AttentionModel,
+    pictures: Pictures,
+    config: TrainingConfig,
+    folder: str | Path,
+    watch: Callable[[AttentionModel], None] | None = None,
+) -> Path:
     """Train an attention model in place, on pictures and their image labels and nothing else; see :func:`fit`.
 
     The pictures' transform is replaced by the random training transform. On those that the configuration holds out,
     the classifier's mean average precision is measured as it learns: a learning curve, see :func:`read_curve`. There is
     none where all of them show the same: their order, whatever it is, has a precision of 1.
+    `watch` is shown the model, in evaluation mode, whenever the curve gets a point, such as to keep its maps.
     """
     learned, held = hold_out(pictures, config.held_out)
     augmented = learned.with_transform(augmentation(config), seed=config.seed)
@@ -119,7 +126,10 @@ def train_attention(model: AttentionModel, pictures: Pictures, config: TrainingC
         return classification_loss(output.scores, batch["labels"], config.loss_over_classes)  # Eq. 10
 
     def precision_of(model: AttentionModel) -> dict[str, float]:
-        return {"mean_average_precision": mean_average_precision(model, held, config.held_out_size or config.crop)}
+        measured = mean_average_precision(model, held, config.held_out_size or config.crop)
+        if watch:
+            watch(model)
+        return {"mean_average_precision": measured}
 
     measure = precision_of if tells_apart(held) else None
     with remembering(model, config):

@@ -7,6 +7,7 @@ import itertools
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType, SimpleNamespace
@@ -350,6 +351,33 @@ def test_the_steps_of_the_ablation_are_timed(tmp_path: Path, monkeypatch: pytest
     tiny_experiments.use(monkeypatch, tmp_path / "runs")
     pictures = tiny.pictures(tmp_path / "data", count=28, masks=True)
     assert 0 < ablation.seconds_a_step(network, pictures) < 10
+
+
+def test_maps_are_looked_at_while_a_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first step and at each point of the learning curve, in numbers and as two pictures' maps."""
+    module = script("maps_by_step")
+    tiny_experiments.use(monkeypatch, tmp_path / "runs")
+    schedule = replace(tiny_experiments.RECIPE.training, held_out=0.5)
+    experiment = tiny_experiments.experiment(tmp_path, training=schedule)
+    monkeypatch.setattr(module, "KEPT", 1)  # of these pictures, none shows two classes
+    found, watch = module.measure(experiment, seed=1)
+    looks = len(found["step"])
+    assert found["step"][0] == 0
+    assert len(found["mean_average_precision"]) == looks - 1 == len(set(found["step"])) - 1
+    for kind in module.KINDS:
+        assert {len(found[kind][value]) for value in ("area", "on_object")} == {looks}
+    assert len(watch.frames) == looks
+    first, last = (bytes.fromhex(watch.frames[k]["expansive"][0]) for k in (0, -1))
+    assert len(first) == len(last)
+    assert first != last
+
+
+def test_how_much_of_a_map_lies_on_the_object() -> None:
+    """The left half of a picture is the object; the map has 1 there and 0.1 elsewhere."""
+    truth, plane = np.zeros((4, 8), bool), np.full((4, 8), 0.1, np.float32)
+    truth[:, :4], plane[:, :4] = True, 1
+    area, mass = script("maps_by_step").covered(plane, truth)
+    assert (area, round(mass, 4)) == (0.5, round(1 / 1.1, 4))
 
 
 def test_similarity_is_of_pictures_with_several_classes() -> None:
