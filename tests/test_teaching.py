@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 browser = test_browser.browser
 # Whatever a browser would load when it opens the page; links that a reader may follow are no part of it.
 LOADED = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["'](?!data:)|url\(["']?https?:""")
-NUMBER = re.compile(r"(?<![\w.\-/#])\d+\.\d+(?![\w.])")
+NUMBER = re.compile(r"(?<![\w.\-/#])\d+\.\d+(?!\w|\.\d)")
 CONSTANTS = {"0.2", "0.3", "0.5", "0.7", "0.001", "0.9", "0.4", "0.95"}  # of the method or the question, not measured
 
 
@@ -53,7 +53,7 @@ def test_a_session_fills_its_minutes_and_can_be_shown(name: str) -> None:
     assert 12 <= len(made) <= 18
     assert sum(slide.minutes for slide in made) == 90
     assert all(slide.notes for slide in made)
-    asked = " ".join(slide.text for slide in made)
+    asked = "\n\n".join(slide.text for slide in made)
     assert all(asked.count(f"> **{word}.**") >= 2 for word in ("Predict", "Check"))
     assert len(page.FIGURE.findall(asked)) >= 4
 

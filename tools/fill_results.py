@@ -32,7 +32,9 @@ PAGES = (
     "book/decisions.md",
     "book/status.md",
     "dsna_lib/checkpoints/MODEL_CARD.md",
-    *(f"book/teaching/{path.name}" for path in sorted((stored.ROOT / "book" / "teaching").glob("*.md"))),
+    "book/teaching/answers.md",
+    "book/teaching/report.md",
+    *(f"book/teaching/session-{number}.md" for number in (1, 3, 4, 5, 6)),
 )
 BLOCKS: dict[str, Callable[[], str]] = (
     maps.BLOCKS | models.BLOCKS | segmentation.BLOCKS | claims.BLOCKS | costs.BLOCKS | last_run.BLOCKS

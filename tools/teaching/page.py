@@ -130,6 +130,6 @@ def page(title: str, body: str, head: str = "", tail: str = "") -> str:
     equations = mathjax() if 'class="math' in body else ""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
         f"<style>\n{STYLE}</style>\n{head}</head>\n<body>\n<main>\n{body}</main>\n{tail}{equations}\n</body>\n</html>\n"
     )
