@@ -51,7 +51,7 @@ MISTAKES = [
     ("06", "repair", "maps.min_max(resized)", "torch.stack([annotate.resize(m, size) for m in maps.min_max(planes)])"),
     ("07", "trust", "(present - 1)", "present"),
     ("07", "needed-tau", "(present - 1)", "present"),
-    ("07", "best-rule", "contested & region", "region"),
+    ("07", "best-rule", "truth == label + 1", "truth == label"),
     ("07", "repair", "np.stack([1 - chance, chance])", "np.stack([np.full(plane.shape, 0.2), plane])"),
     ("07", "repair", "[0, threshold, 1], [0.05, 0.5, 0.95]", "[0, 1], [0.05, 0.95]"),
     ("08", "verdict", "stats.t.ppf(0.975, freedom)", "1.96"),
