@@ -4,6 +4,7 @@ Cells are executed here, in one namespace, without a kernel: nothing in them nee
 """
 
 import functools
+import re
 from pathlib import Path
 
 import nbformat
@@ -15,44 +16,75 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "exercises" / "source").glob("*.ipynb"))
 GRADING = {"grade", "grade_id", "locked", "points", "schema_version", "solution", "task"}
 
-# Mistakes that students make: what of a solution is replaced, and by what.
+# Mistakes that students make: what of a solution is replaced, and by what. The repair of what misbehaves is tried with
+# the version that misbehaves, too.
 MISTAKES = [
-    ("01", "scores", " & (target != VOID)", ""),
+    ("01", "dice", "2 * matrix.iou / (1 + matrix.iou)", "matrix.iou / (2 - matrix.iou)"),
     ("01", "mean-of-pictures", "[0, VOID]", "[VOID]"),
     ("01", "grown", "np.sqrt(np.bincount(part.ravel()))", "np.bincount(part.ravel())"),
-    ("02", "grad-cam", "slope.mean(dim=(-2, -1), keepdim=True)", "slope"),
+    ("01", "repair", "mask[np.ix_(rows, columns)]", "shrunk_badly(mask, size)"),
+    ("01", "repair", "+ 0.5", "+ 0"),
+    ("02", "from-region", "plane[region].sum() / plane.numel()", "plane[region].sum() / region.sum()"),
     ("02", "max-pooling", "max_pool2d(a[", "max_pool2d(-a["),
     ("02", "pointing-game", "(k + 0.5)", "k"),
+    ("02", "repair", "maps.min_max(square[:, : size[0], : size[1]])[0]", "on_picture_badly(plane, size)"),
+    ("02", "repair", "square[:, : size[0], : size[1]])[0]", "square)[0, : size[0], : size[1]]"),
     ("03", "effective-locations", ".square()", ""),
     ("03", "exponential", ".softmax(dim=-1)", ".exp()"),
     ("03", "as-printed", "(attended * a)", "attended"),
+    ("03", "repair", ".log()", ""),
+    ("03", "repair", ".log() / t", " * a[0].numel() / t"),
     ("04", "gradient", "(s - p)", "s"),
-    ("04", "merge", "maps.positive_part(s)", "maps.min_max(s)"),
+    ("04", "tipping", "others.logsumexp(dim=0)", "others.exp().sum().log()"),
     ("04", "greed", "range(most + 1)", "range(1, most + 1)"),
-    ("05", "loss", "scores.clamp_min(0) -", "scores -"),
+    ("04", "repair", ", training=self.training", ""),
+    ("04", "repair", "functional.dropout(values, self.rate, training=self.training)", "values"),
+    ("05", "blind", "torch.xlogy(1 - share, 1 - share)", "0"),
     ("05", "sum", "weight_decay * classes", "weight_decay"),
     ("05", "pace", " * (1 - other)", ""),
-    ("06", "normalize", "torch.where(high > 0, high, 1)", "high"),
-    ("06", "coverage", "whole & ~part", "whole"),
+    ("05", "repair", "rate * (1 - momentum) / size", "rate"),
+    ("05", "repair", " * (1 - momentum)", ""),
+    ("06", "equal-area", "[claimed]", "[claimed - 1]"),
+    ("06", "by-lot", "comb(wins, shown) / comb(of, shown)", "(wins / of) ** shown"),
     ("06", "switch", "[*np.unique(area), np.inf]", "np.unique(area)"),
-    ("07", "combine", "descending=smallest_wins", "descending=True"),
-    ("07", "probabilities", "np.where(annotation == VOID, 1 / len(present), ", "("),
+    ("06", "repair", "maps.min_max(resized) > threshold", "claimed_badly(planes, size, threshold)"),
+    ("06", "repair", "maps.min_max(resized)", "torch.stack([annotate.resize(m, size) for m in maps.min_max(planes)])"),
     ("07", "trust", "(present - 1)", "present"),
+    ("07", "needed-tau", "(present - 1)", "present"),
+    ("07", "best-rule", "truth == label + 1", "truth == label"),
+    ("07", "repair", "np.stack([1 - chance, chance])", "np.stack([np.full(plane.shape, 0.2), plane])"),
+    ("07", "repair", "[0, threshold, 1], [0.05, 0.5, 0.95]", "[0, 1], [0.05, 0.95]"),
     ("08", "verdict", "stats.t.ppf(0.975, freedom)", "1.96"),
     ("08", "leave-one-out", "any(", "all("),
     ("08", "same-recall", ", left=np.nan, right=np.nan", ""),
-    ("08", "jackknife", "(len(less) - 1) * ", ""),
+    ("08", "repair", "sum(row[name] for name in common)", "sum(row.values())"),
+    ("08", "repair", "row[name] for name in common", "list(row.values())[k] for k in range(len(common))"),
     ("09", "half-weight", "weight[-1] / 2", "0.5"),
     ("09", "top-share", "-heat", "heat"),
-    ("09", "erase", "region | (heat > threshold)", "heat > threshold"),
-    ("10", "receptive-field", ") + 1", ")"),
-    ("10", "holes", ".clamp_min(1)", ""),
-    ("10", "poly", " ** 0.9", ""),
+    ("09", "gained", "region & ~united", "region"),
+    ("09", "repair", "rest[random.integers(len(rest), size=region.sum())]", "FILL"),
+    ("09", "repair", "image[~region]", "image.reshape(-1, 3)"),
+    ("09", "repair", "rest[random.integers(len(rest), size=region.sum())]", "rest.mean(axis=0).astype(np.uint8)"),
     ("10", "told", "[0, *(", "[*("),
+    ("10", "worth", " / per_epoch", ""),
+    ("10", "receptive-field", ") + 1", ")"),
+    (
+        "10",
+        "repair",
+        "(each / known.clamp_min(1)).sum() / (known > 0).sum()",
+        "loss_badly(logits, labels) / torch.tensor(1)",
+    ),
+    ("10", "repair", "known.clamp_min(1)).sum() / (known > 0).sum()", "1).sum() / known.sum()"),
     ("11", "fence", " + torch.diag((P.sum(dim=1) == 0).to(P))", ""),
-    ("11", "views", "look(shown.flip(-1)).flip(-1)", "look(shown.flip(-1))"),
     ("11", "held-out", "fold != number", "fold == number"),
     ("11", "ancestor", ".flatten(2).softmax(dim=-1)", ".softmax(dim=1)"),
+    ("11", "repair", "look(shown.flip(-1)).flip(-1)", "look(shown.flip(-1))"),
+    (
+        "11",
+        "repair",
+        "torch.stack(found).mean(dim=0)",
+        "torch.stack([*found, *(m.flip(-1) for m in found)]).mean(dim=0)",
+    ),
 ]
 
 
@@ -139,6 +171,35 @@ def test_written_answers_are_folded(path: Path) -> None:
         assert cell.source.endswith("\n\n</details>")
 
 
+def test_exercises_go_from_easy_to_hard(path: Path) -> None:
+    notebook = read(path)
+    points = [grading(tests)["points"] for _, tests in coded(notebook)]
+    assert points == sorted(points)
+    assert len(set(points)) > 1
+    everything = sum(grading(cell).get("points", 0) for cell in notebook.cells)
+    assert f"{everything} points in all" in notebook.cells[0].source
+    headings = [cell.source for cell in notebook.cells if re.match(r"## \d", cell.source)]
+    said = [int(re.match(r"## \d+\. .* \((\d+) points?\)\n", text)[1]) for text in headings]
+    cause = next(cell for cell in notebook.cells if cell.id == "cause")
+    assert said == [*points[:-1], points[-1] + grading(cause)["points"]]
+
+
+def test_the_last_exercise_diagnoses_and_repairs(path: Path) -> None:
+    ids = [cell.id for cell in read(path).cells]
+    wanted = ["repair-task", "symptom", "cause-task", "cause", "repair-do", "repair", "repair-test", "questions"]
+    assert ids[ids.index("repair-task") :][: len(wanted)] == wanted
+    cause = next(cell for cell in read(path).cells if cell.id == "cause")
+    assert "Key: " in cause.source, "what gets the point"
+    assert sum(name == "repair" and number == path.stem[:2] for number, name, _, _ in MISTAKES) >= 2
+
+
+def test_hidden_tests_and_addresses(path: Path) -> None:
+    assert any("### BEGIN HIDDEN TESTS" in cell.source for cell in read(path).cells)
+    for notebook in (read(path), release_of(path)):
+        for cell in notebook.cells:  # a student's copy lies anywhere
+            assert re.findall(r"\]\((?!https?://)", cell.source) == [] or cell.cell_type == "code"
+
+
 def test_solved_passes(path: Path) -> None:
     namespace = {}
     for cell in read(path).cells:
@@ -160,7 +221,7 @@ def test_unsolved_fails(path: Path) -> None:
             execute(tests, namespace)
 
 
-@pytest.mark.parametrize("number, name, right, wrong", MISTAKES, ids=lambda value: value)
+@pytest.mark.parametrize("number, name, right, wrong", MISTAKES, ids=lambda value: value[:30])
 def test_a_typical_mistake_fails(number: str, name: str, right: str, wrong: str) -> None:
     path = next(source for source in SOURCES if source.stem.startswith(number))
     solution, tests = next(pair for pair in coded(read(path)) if pair[0].id == name)

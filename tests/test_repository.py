@@ -68,11 +68,14 @@ def test_an_address_is_written_to_all_places(book: Path) -> None:
     assert len(notebooks) == 9
     for name, text in notebooks.items():
         assert f'REPOSITORY = "{ADDRESS}"' in "".join(first_code(text)["source"])
-        # Nothing but this one line of a notebook changes.
+        # Nothing but this one line of a chapter changes, and the two links of exercises.
         changed = [
             pair for pair in zip(before[name].splitlines(), text.splitlines(), strict=True) if len(set(pair)) > 1
         ]
-        assert len(changed) == 1
+        exercises = name.startswith("exercises/")
+        assert len(changed) == (3 if exercises else 1)
+        chapter = f"(https://some-one.github.io/dsna.book/notebooks/{Path(name).stem}.html)"
+        assert (chapter in text) == exercises
 
 
 def test_an_address_is_written_to_what_others_show(book: Path) -> None:

@@ -200,6 +200,15 @@ def test_hidden_tests_stay_hidden(site: Site, html: Path) -> None:
     assert regions > 5
 
 
+def test_chapters_hand_out_the_exercises_without_solutions(site: Site) -> None:
+    for page, soup in site.items():
+        if page.parent.name == "notebooks":
+            links = [link["href"] for link in soup.select("article a[href*=_downloads]")]
+            (href,) = [href for href in links if href.endswith(f"{page.stem}.ipynb")]
+            given = (page.parent / href).read_text()
+            assert given == (ROOT / "exercises" / "release" / f"{page.stem}.ipynb").read_text()
+
+
 def test_pages_load_no_more_than_they_use(site: Site, html: Path) -> None:
     def loaded(soup: BeautifulSoup) -> set[str]:
         return {Path(urlsplit(script["src"]).path).name for script in soup.find_all("script", src=True)}

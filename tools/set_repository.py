@@ -1,9 +1,10 @@
 """Say where this book's repository lies, in every place that needs to know.
 
 The address stands in ``_config.yml``. From there it goes into the site's buttons, into the address that each page of
-the site gives as its own, into the first code cell of every notebook, which fetches the library in Colab, and into
-what others show of the project: its README, whose links must lead somewhere outside the repository, too, its metadata
-and its citation. Without an address there are no links and no buttons.
+the site gives as its own, into the first code cell of every notebook, which fetches the library in Colab, into the
+links of exercises, which students copy to where they like, and into what others show of the project: its README, whose
+links must lead somewhere outside the repository, too, its metadata and its citation. Without an address there are no
+links and no buttons.
 
 Example:
     python tools/set_repository.py https://github.com/OWNER/NAME    # writes it, also for a fork
@@ -101,6 +102,23 @@ def with_cell(notebook: dict[str, Any], address: str) -> dict[str, Any]:
     return notebook | {"cells": [*cells[:first_code], cell, *cells[first_code:]]}
 
 
+def with_pages(text: str, chapter: str, address: str) -> str:
+    """The first cell of exercises, which lie anywhere: it names the chapter and a page, and links them where it can.
+
+    Args:
+        text: of the cell; what it names is emphasized, the chapter first.
+        chapter: the name of the chapter's file.
+        address: of the repository, or an empty string.
+
+    Example:
+        >>> with_pages("For *One*. See *Work*.", "01_one", "https://github.com/owner/owner.github.io")
+        'For [*One*](https://owner.github.io/notebooks/01_one.html). See [*Work*](https://owner.github.io/book/exercises.html).'
+    """
+    text = re.sub(r"\[(\*[^*]+\*)\]\([^)]*\)", r"\1", text)
+    pages = iter((f"notebooks/{chapter}.html", "book/exercises.html"))
+    return re.sub(r"\*[^*]+\*", lambda m: f"[{m[0]}]({site(address)}{next(pages)})", text) if address else text
+
+
 def with_links(text: str, address: str) -> str:
     """A README with an address: where the book is read, and links that also work on the page of a package index."""
     text = re.sub(r"\]\(https://github\.com/[^/]+/[^/]+/(?:blob|raw)/main/", "](", text)
@@ -142,6 +160,9 @@ def places(root: Path, address: str) -> dict[Path, str]:
         wanted[root / name] = with_metadata((root / name).read_text(), address, before, lines)
     for path in sorted(path for folder in NOTEBOOKS for path in (root / folder).glob("*.ipynb")):
         notebook = with_cell(json.loads(path.read_text()), address)
+        if path.parent.parent.name == "exercises":
+            first = notebook["cells"][0]
+            first["source"] = with_pages("".join(first["source"]), path.stem, address).splitlines(keepends=True)
         wanted[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     return wanted
 

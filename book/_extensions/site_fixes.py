@@ -26,6 +26,7 @@ NO_APPLICATION = (
     "**This copy of the site comes without the networks and what runs them in a browser: `make book` fetches and makes "
     "them, or says what it lacks.** `dsna annotate` and `dsna segment` do the same on your own machine."
 )
+TO_FILL_IN = re.compile(r"\[([^]]*)\]\((\.\./exercises/release/[^)]*\.ipynb)\)")
 HIDDEN_TESTS = re.compile(r"^\s*### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS\n?", re.DOTALL | re.MULTILINE)
 SCRIPT = r'<script[^>]* src="[^"]*(?:{})\.js[^"]*"></script>\s*'
 ICON_SCRIPT = re.compile(SCRIPT.format("fontawesome"))
@@ -77,6 +78,18 @@ def without_hidden_tests(app: Sphinx, page: str, source: list[str]) -> None:
         for cell in notebook["cells"]:
             cell["source"] = HIDDEN_TESTS.sub("", "".join(cell["source"])).rstrip()
         source[0] = json.dumps(notebook)
+
+
+def with_downloads(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let chapters link the exercises that students fill in: these are no pages, so that the link gives the file.
+
+    Args:
+        app: The application.
+        page: Name of the page.
+        source: The text of its file; changed in place.
+    """
+    if page.startswith("notebooks/"):
+        source[0] = TO_FILL_IN.sub(r"{download}`\1 <\2>`", source[0])
 
 
 def without_application(app: Sphinx, page: str, source: list[str]) -> None:
@@ -225,6 +238,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     without_thebe(app)
     app.connect("config-inited", mathjax_without_menu)
     app.connect("source-read", without_hidden_tests)
+    app.connect("source-read", with_downloads)
     app.connect("source-read", without_application)
     app.connect("html-collect-pages", more_pages)
     app.connect("html-page-context", mend_page)
