@@ -12,9 +12,17 @@ from html import escape
 from dsna_lib.engine.errors import SettingError, first_few
 
 EXPANSIVE, DISCRIMINATIVE, NEUTRAL = "#d97706", "#2563eb", "#808080"  #: the colors of the two branches, and of neither
-WIDTH, FAINT = 880, 0.25  # of the drawing; the opacity of what is not `here`
+WIDTH, FAINT, HINTED = 880, 0.25, 0.6  # of the drawing; the opacity of what is not `here`, and of its words to read
 #: what `here` can point at: the parts of the decoupled structure
 PARTS = ("backbone", "expansive", "discriminative", "score", "loss")
+#: the steps from labels to masks: what :func:`pipeline` draws of each, and the chapters that explain it
+STEPS = {
+    "labels": (["pictures with", "image labels"], "chapters 1, 2"),
+    "model": (["attention", "model"], "chapters 3 to 5"),
+    "maps": (["maps of", "each class"], "chapter 6"),
+    "annotation": (["pseudo-", "annotations"], "chapters 7 to 9"),
+    "network": (["segmentation", "network"], "chapter 10"),
+}
 
 
 @dataclass(repr=False)
@@ -172,6 +180,33 @@ def decoupled(here: str | Iterable[str] = PARTS, gradients: bool = False) -> Dia
     if gradients:
         told += " Dashed arrows lead back: to s with weight a, to z with s minus p, divided by the sum of z."
     return Diagram("The decoupled structure", told, "".join(body), 305)
+
+
+def pipeline(here: str) -> Diagram:
+    """The way from image labels to a segmentation network in five steps, and which of them a chapter is about.
+
+    Args:
+        here: one of :data:`STEPS`.
+
+    Raises:
+        SettingError: no such step.
+
+    Example:
+        >>> pipeline(here="maps")
+        Diagram('Where this chapter stands')
+    """
+    if here not in STEPS:
+        raise SettingError(f"here={here}: choose among {', '.join(STEPS)}")
+    body = []
+    for k, (step, (lines, chapters)) in enumerate(STEPS.items()):
+        x = 75 + 178 * k
+        if k:
+            body.append(_arrow(x - 118, x - 62, 28))
+        drawn = _box(x, 28, lines, EXPANSIVE if step == here else NEUTRAL, 116) + _label(x, 68, chapters)
+        body.append(f'<g opacity="{1 if step == here else HINTED}">{drawn}</g>')
+    said = [f"{' '.join(lines).replace('- ', '-')} ({chapters})" for lines, chapters in STEPS.values()]
+    told = f"five steps, {', '.join(said)}. This chapter is about the step {list(STEPS).index(here) + 1}."
+    return Diagram("Where this chapter stands", told, "".join(body), 78)
 
 
 # --- what they are drawn of -------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ def test_each_equation_stands_at_its_step(diagram, equations):
     assert sorted(int(number) for group in found for number in group.split(",")) == sorted(equations)
 
 
-@pytest.mark.parametrize("diagram", [diagrams.conventional(), diagrams.decoupled(gradients=True)])
+@pytest.mark.parametrize("diagram", [
+    diagrams.conventional(), diagrams.decoupled(gradients=True), diagrams.pipeline("labels"),
+])  # fmt: skip
 def test_everything_lies_within_the_drawing(diagram):
     svg = drawing(diagram)
     left, top, width, height = map(int, svg.get("viewBox").split())
@@ -81,3 +83,18 @@ def test_an_unknown_part_is_refused():
 
 def test_in_a_terminal_it_is_its_name():
     assert repr(diagrams.conventional()) == "Diagram('Conventional spatial attention')"
+
+
+@pytest.mark.parametrize("here", diagrams.STEPS)
+def test_the_step_that_is_here_stands_out(here):
+    diagram = diagrams.pipeline(here)
+    groups = drawing(diagram).findall(f"{SVG}g")
+    strong = [group for group in groups if group.get("opacity") == "1"]
+    assert len(groups) == len(diagrams.STEPS)
+    assert [diagrams.STEPS[here][1] in words(group) for group in strong] == [True]
+    assert f"the step {list(diagrams.STEPS).index(here) + 1}" in drawing(diagram).get("aria-label")
+
+
+def test_an_unknown_step_is_refused():
+    with pytest.raises(SettingError, match="here=masks: choose among labels, model, maps, annotation, network"):
+        diagrams.pipeline(here="masks")
