@@ -1,6 +1,7 @@
 # make book    run every notebook here, build the site from these fresh copies
 # make test    every test: style and types, units, the site, the notebooks replayed
 # make exercises the notebooks that students fill in, from those with solutions
+# make teaching the pack to teach from: slides, worksheets, a course for nbgrader, into _build/teaching
 # make figures every figure and table of the paper, from the chapters, into runs/figures
 # make lab     open the notebooks in JupyterLab
 # Each sets up .venv first, once. Another Python: make book PYTHON=python3.12. Without make: README.md
@@ -23,7 +24,7 @@ THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores > 2 ? cor
 HALF := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS)
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup book figures exercises lab test unit replay lint clean
+.PHONY: help setup book figures exercises teaching models lab test unit replay lint clean
 
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
@@ -46,6 +47,15 @@ figures: $(READY)
 
 exercises: $(READY)
 	$(BIN)/python tools/make_exercises.py
+
+teaching: $(READY)
+	$(BIN)/python tools/make_teaching.py _build/teaching
+
+# What this machine has trained, for the machines of a class: unpacked into a folder that DSNA_RUNS names.
+models:
+	@test -d "$(DSNA_RUNS)/train" || { echo "$(DSNA_RUNS) holds no trained model: run make book first" >&2; exit 1; }
+	mkdir -p _build/teaching
+	tar -czf _build/teaching/models.tar.gz -C "$(DSNA_RUNS)" .
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

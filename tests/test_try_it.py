@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import npm_package
 import numpy as np
 import pytest
 import scripts
@@ -34,25 +35,14 @@ browser = test_browser.browser
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
-    """No other host is asked."""
-    tool = scripts.load("tools/try_it.py")
-    monkeypatch.setattr(tool.shutil, "which", lambda _: None)
+    """No other host is asked, and nothing is in the cache."""
+    monkeypatch.setattr(npm_package.shutil, "which", lambda _: None)
+    monkeypatch.setattr(npm_package, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9/mirror")
-    return tool
+    return scripts.load("tools/try_it.py")
 
 
-def test_the_registry_is_npms(tool, monkeypatch):
-    assert tool.registry() == "http://127.0.0.1:9/mirror/"
-    monkeypatch.delenv("NPM_CONFIG_REGISTRY")
-    assert tool.registry() == tool.PUBLIC
-    monkeypatch.setattr(tool.shutil, "which", lambda name: f"/bin/{name}")
-    for said, meant in [("https://mirror.example/npm\n", "https://mirror.example/npm/"), ("undefined\n", tool.PUBLIC)]:
-        monkeypatch.setattr(tool.subprocess, "run", lambda *_, said=said, **__: SimpleNamespace(stdout=said))
-        assert tool.registry() == meant
-
-
-def test_without_the_package_the_page_is_left_out_in_one_line(tool, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tool.package, "__defaults__", (tmp_path / "cache",))
+def test_without_the_package_the_page_is_left_out_in_one_line(tool, tmp_path, capsys):
     folder = tmp_path / "try_it"
     folder.mkdir()
     (folder / "old").touch()
@@ -62,15 +52,9 @@ def test_without_the_package_the_page_is_left_out_in_one_line(tool, tmp_path, ca
     assert line.startswith(
         "Try it is left out of the site: http://127.0.0.1:9/mirror/onnxruntime-web/-/onnxruntime-web-"
     )
-    assert line.endswith(f"; put what `npm pack onnxruntime-web@{tool.VERSION}` fetches into {tmp_path / 'cache'}")
-
-
-def test_a_package_with_another_checksum_is_refused(tool, tmp_path):
-    kept = tmp_path / f"onnxruntime-web-{tool.VERSION}.tgz"
-    kept.write_bytes(b"something else")
-    with pytest.raises(tool.NotToBeHadError, match="has another checksum than onnxruntime-web"):
-        tool.package(tmp_path)
-    assert not kept.exists()  # the next call fetches it
+    assert line.endswith(
+        f"; put what `npm pack onnxruntime-web@{tool.RUNTIME.version}` fetches into {tmp_path / 'cache'}"
+    )
 
 
 def test_without_its_parts_the_page_says_so(tmp_path):

@@ -3,7 +3,8 @@
 A page marks a place with ``<!-- results: NAME -->`` and ``<!-- end -->``; what stands between them is made here, by the
 function of that name in ``tools/pages/``, or from the file of that name where it begins with ``table_``. Within a
 sentence, ``<!-- result: FILE PATH -->`` and ``<!-- / -->`` enclose one number of ``results/FILE.json``: PATH leads to
-it through keys, and through the titles of a table's rows, as in ``values/rows/merged/mean/iou``.
+it through keys, and through the titles of a table's rows and the texts of its claims, as in
+``values/rows/merged/mean/iou``.
 
 Beside the pages, it writes the ledger's table as a file, and the figures of ``tools/pages/figures.py``.
 
@@ -31,6 +32,9 @@ PAGES = (
     "book/decisions.md",
     "book/status.md",
     "dsna_lib/checkpoints/MODEL_CARD.md",
+    "book/teaching/answers.md",
+    "book/teaching/report.md",
+    *(f"book/teaching/session-{number}.md" for number in (1, 3, 4, 5, 6)),
 )
 BLOCKS: dict[str, Callable[[], str]] = (
     maps.BLOCKS | models.BLOCKS | segmentation.BLOCKS | claims.BLOCKS | costs.BLOCKS | last_run.BLOCKS
@@ -55,7 +59,7 @@ def number(file: str, path: str) -> str:
     value: Any = stored.read(file)
     for key in path.split("/"):
         if isinstance(value, list):
-            value = {row["title"]: row for row in value}
+            value = {row.get("title", row.get("text")): row for row in value}
         value = value[key]
     return f"{value:,}" if isinstance(value, int) else cell(value)
 

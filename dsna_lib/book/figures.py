@@ -6,7 +6,7 @@ What draws figures is imported where one is drawn: commands that color a mask ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -52,10 +52,24 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def as_jpeg(quality: int = 75) -> None:
-    """Let a notebook keep its figures as JPEG from here on: pictures in PNG would be five times as large."""
-    from matplotlib_inline.backend_inline import set_matplotlib_formats  # of notebooks: elsewhere it need not be there
+    """Let a notebook keep its figures as JPEG from here on: pictures in PNG would be five times as large.
 
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": quality, "optimize": True})
+    Whoever asked for formats when the notebook was started, as ``dsna figure --format`` does, gets these.
+    """
+    _keep("jpeg", pil_kwargs={"quality": quality, "optimize": True})
+
+
+def as_png() -> None:
+    """Let a notebook keep its figures as PNG again, see :func:`as_jpeg`."""
+    _keep("png")
+
+
+def _keep(form: str, **how: Any) -> None:
+    from matplotlib_inline.backend_inline import set_matplotlib_formats  # of notebooks: elsewhere it need not be there
+    from matplotlib_inline.config import InlineBackend
+
+    if "figure_formats" not in InlineBackend.instance().config.InlineBackend:
+        set_matplotlib_formats(form, **how)
 
 
 def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> None:

@@ -155,6 +155,9 @@ def figure(parser: ArgumentParser) -> None:
     parser.add_argument("--profile", choices=PROFILES, help="the same as -p profile PROFILE (default: cpu)")
     text = "replace a parameter of the chapter, such as -p seed 1; an unknown one is refused, with those that it has"
     parser.add_argument("-p", "--parameter", nargs=2, action="append", metavar=("NAME", "VALUE"), help=text)
+    text = "for print: png, pdf, svg, with commas between (default: as the chapter keeps its figures)"
+    parser.add_argument("--format", type=words, metavar="LIST", help=text)
+    parser.add_argument("--dpi", type=int, metavar="N", help="of bitmaps, in pixels an inch (default: 300)")
     _out(parser, None, "each figure and table gets a folder of its name in it (default: runs/figures)")
 
 

@@ -21,6 +21,9 @@ def figure(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("name a figure or table, such as 5 or II; --list says what there is")
     given = dict(args.parameter or []) | ({"profile": args.profile} if args.profile else {})
     result: dict[str, Any] = {"done": 0, "folder": args.out or runs.root() / "figures", "figures": {}, "failed": {}}
+    asked = {"formats": args.format and tuple(args.format), "dpi": args.dpi}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    look = chapters.Print(**asked) if asked else None
     by_chapter: dict[str, list[exhibits.Exhibit]] = {}
     for exhibit in exhibits.EXHIBITS if args.names == ["all"] else dict.fromkeys(map(exhibits.find, args.names)):
         by_chapter.setdefault(exhibit.chapter, []).append(exhibit)
@@ -29,7 +32,7 @@ def figure(args: argparse.Namespace) -> dict[str, Any]:
     refuse_unwritable(result["folder"] / exhibit.name / "numbers.json")
     for chapter, wanted in by_chapter.items():
         with noted(args, result, chapter):
-            run = chapters.execute(chapter, given, print)
+            run = chapters.execute(chapter, given, print, look)
             for exhibit in wanted:
                 with noted(args, result, exhibit.name):
                     folder = result["folder"] / exhibit.name

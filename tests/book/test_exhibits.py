@@ -5,6 +5,7 @@ from __future__ import annotations
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
+from PIL import Image
 from small_book import EXHIBITS
 
 from dsna_lib.book import chapters, exhibits
@@ -123,3 +124,14 @@ def test_tables_in_markdown() -> None:
     }
     assert second == {"title": "One. Of two.", "columns": ["c"], "rows": [[2.0]]}
     assert exhibits.tables_in("no | table") == []
+
+
+def test_figures_for_print(book, tmp_path) -> None:
+    """Really run: every figure in each format that was asked for, bitmaps as fine as asked, and whole."""
+    run = chapters.execute("06_small", look=chapters.Print(("png", "pdf", "svg"), dpi=200))
+    files = {path.suffix: path for path in exhibits.extract(exhibits.find("5"), run, tmp_path / "out")}
+    assert set(files) == {".png", ".pdf", ".svg", ".json"}
+    assert Image.open(files[".png"]).size > (150, 150)  # an inch, cut to what is drawn
+    assert files[".pdf"].read_bytes().startswith(b"%PDF")
+    assert "<svg" in files[".svg"].read_text()
+    assert [each["file"] for each in read_json(files[".json"])["values"]["pictures"]] == ["figure-5.png"]

@@ -42,6 +42,12 @@ def test_figure_command_takes_parameters_and_a_folder(book, ran, dsna) -> None:
     assert (parameters["seed"], parameters["profile"]) == (4, "colab")
 
 
+def test_figures_for_print_are_another_run(book, ran, dsna) -> None:
+    assert dsna("5")[0] == dsna("5", "--format", "png,pdf")[0] == dsna("5", "--dpi", "600")[0] == 0
+    assert dsna("5", "--format", "png,pdf")[0] == 0
+    assert ran == ["06_small.ipynb"] * 3
+
+
 def test_figure_command_lists(book, ran, dsna) -> None:
     code, out, _ = dsna("--list")
     assert code == 0
@@ -75,6 +81,8 @@ def test_what_fails_does_not_keep_others_from_being_made(book, ran, dsna, monkey
         (["9"], "unknown figure or table '9'"),
         (["5", "all"], "unknown figure or table 'all'"),
         (["1"], "is a drawing"),
+        (["5", "--format", "pdf,gif"], "unknown format 'gif': choose among png, pdf, svg"),
+        (["5", "--dpi", "0"], "dpi=0 must lie in 20..2400"),
         ([], "name a figure or table"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -84,3 +86,18 @@ def test_a_notebook_keeps_jpeg_from_then_on(monkeypatch):
     monkeypatch.setattr(backend, "set_matplotlib_formats", lambda *formats, **how: asked.append((formats, how)))
     figures.as_jpeg(60)
     assert asked == [(("jpeg",), {"pil_kwargs": {"quality": 60, "optimize": True}})]
+
+
+def test_formats_that_were_asked_for_are_kept(monkeypatch):
+    backend = pytest.importorskip("matplotlib_inline.backend_inline", reason="it comes with Jupyter's kernel")
+    from matplotlib_inline.config import InlineBackend
+    from traitlets.config import Config
+
+    asked = []
+    monkeypatch.setattr(backend, "set_matplotlib_formats", lambda *formats, **how: asked.append(formats))
+    figures.as_png()
+    told = SimpleNamespace(config=Config(InlineBackend={"figure_formats": {"pdf"}}))
+    monkeypatch.setattr(InlineBackend, "instance", lambda: told)
+    figures.as_jpeg()
+    figures.as_png()
+    assert asked == [("png",)]
