@@ -42,13 +42,16 @@ class Published:
     Attributes:
         method: the method's name.
         source: whose number it is: authors, venue, year and, in :data:`LATER`, the arXiv number where known.
-        supervision: one of :data:`SUPERVISION`, the blocks of Tables IV and V, in their order.
+        supervision: one of :data:`SUPERVISION`, the blocks of Tables IV and V, in their order; ``"masks"`` in
+            :data:`FULL_SUPERVISION`.
         extra: what it learns from beside image labels, as the paper's column of comments says; None for nothing.
         val: mean IoU on val, in percent; None where none is printed (in :data:`LATER`: or none could be confirmed).
         test: the same on test.
         network: the segmentation model's backbone; None where the paper names none (in :data:`LATER`: or none could
             be confirmed).
         quoted: taken from another paper; False for what the DSNA paper measured itself.
+        family: in :data:`LATER`, the idea that it shares with others, in a word or two; else None.
+        weights: what the segmentation network was trained on before; None where no source of ours says it.
     """
 
     method: str
@@ -59,6 +62,8 @@ class Published:
     test: float | None = None
     network: str | None = None
     quoted: bool = True
+    family: str | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ SEGMENTATION = tuple(
 LATER = tuple(
     Published(**row | {"supervision": EXTERNAL if "supervision" in row else LABELS}) for row in _PRINTED["later"]
 )
+# The same kind of network trained on masks: what the methods without masks are held against.
+FULL_SUPERVISION = Published(supervision="masks", **_PRINTED["full_supervision"])
 # Network and split to class to IoU of DSNA's segmentation model, and the mean IoU that is printed beside them.
 TABLE_VI: dict[str, dict[str, float]] = {
     row: dict(zip(("background", *CLASS_NAMES), scores, strict=True)) for row, scores in _PRINTED["table_VI"].items()

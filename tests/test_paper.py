@@ -130,6 +130,25 @@ def test_later_results_beat_the_papers_on_the_same_split():
         assert row.test is None or best.test < row.test < 100, row.method
 
 
+def test_a_later_row_belongs_to_a_family():
+    assert all(row.family for row in paper.LATER)
+    assert not any(row.family for row in paper.SEGMENTATION)
+
+
+@pytest.mark.parametrize("method", ["RIB", "CLIMS", "WSSS-SAM", "FMA-WSSS", "MARS", "ToCo"])
+def test_what_has_seen_more_than_image_labels_says_so(method):
+    (row,) = (row for row in paper.LATER if row.method == method)
+    assert (row.supervision == paper.LABELS) == (row.extra is None) == (method in ("RIB", "ToCo"))
+    assert row.supervision != paper.LABELS or row.weights in (None, "ImageNet", "ImageNet-21k")
+
+
+def test_masks_are_no_weak_supervision():
+    assert paper.FULL_SUPERVISION.supervision not in paper.SUPERVISION
+    assert paper.FULL_SUPERVISION.val > max(
+        row.val for row in paper.LATER if row.supervision == paper.LABELS and row.val
+    )
+
+
 # --- claims
 
 

@@ -40,11 +40,15 @@ def colorize(mask: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8: classes colored, void washed out."""
+    """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8: classes colored, void hatched."""
     mask = np.asarray(mask)
     weight = np.where(mask == 0, 0.0, STRENGTH)[..., None]
-    weight[mask == VOID] = 0.75
-    return ((1 - weight) * image + weight * colorize(mask)).astype(np.uint8)
+    colors = colorize(mask)
+    colors[mask == VOID] = 255
+    down, across = np.indices(mask.shape)
+    width = max(2, min(mask.shape) // 80)  # of a line, in pixels
+    colors[(mask == VOID) & ((down + across) // width % 4 == 0)] = 0
+    return ((1 - weight) * image + weight * colors).astype(np.uint8)
 
 
 def as_jpeg(quality: int = 75) -> None:
@@ -80,7 +84,12 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> Non
 
     present = [label for label in np.unique(masks).tolist() if label]
     names = {label: "void" if label == VOID else class_names[label - 1] for label in present}
-    patches = [Patch(color=palette()[label] / 255, label=name) for label, name in names.items()]
+    patches = [
+        Patch(facecolor="white", edgecolor="black", hatch="////", label=name)  # as `overlay` shows it
+        if label == VOID
+        else Patch(color=palette()[label] / 255, label=name)
+        for label, name in names.items()
+    ]
     if patches:
         figure.legend(
             handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=9, frameon=False
@@ -88,25 +97,27 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> Non
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], width: float = 2.0) -> Figure:
-    """A grid of pictures with column titles.
+    """A grid of pictures with titles.
 
     Args:
-        rows: rows of pictures ``(H, W, 3)`` uint8 or maps ``(H, W)`` in 0..1.
-        titles: one a column.
+        rows: rows of pictures ``(H, W, 3)`` uint8 or maps ``(H, W)`` in 0..1, the same number in each.
+        titles: one a column, or one a picture, row by row; "" for none.
         width: of a column, in inches.
     """
     import matplotlib.pyplot as plt
 
+    columns = len(rows[0])
+    titled = len(titles) // columns  # rows that have titles: the first, or all
     heights = [max(image.shape[0] / image.shape[1] for image in row) * width for row in rows]
-    size = (width * len(titles), sum(heights) + 0.3)
+    size = (width * columns, sum(heights) + 0.3 * titled)
     figure, axes = plt.subplots(
-        len(rows), len(titles), figsize=size, height_ratios=heights, squeeze=False, layout="constrained"
+        len(rows), columns, figsize=size, height_ratios=heights, squeeze=False, layout="constrained"
     )
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             axes[r, c].imshow(image, cmap=COLORMAP, vmin=0, vmax=1 if image.ndim == 2 else None)
-            if r == 0:
-                axes[r, c].set_title(titles[c], fontsize=10)
+            if r < titled:
+                axes[r, c].set_title(titles[r * columns + c], fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
     return figure
