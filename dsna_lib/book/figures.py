@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 COLORMAP = "inferno"
 STRENGTH = 0.6  # share of a heat map, or of a class's color, over the picture
+#: VOC's colors, but for the first ten classes: these are told apart on the animals of the drawn pictures
+DISTINCT = palette()
+DISTINCT[1:11] = [
+    (230, 25, 75),
+    (60, 180, 75),
+    (255, 225, 25),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 240, 240),
+    (240, 50, 230),
+    (170, 110, 40),
+    (170, 255, 60),
+]
 
 
 def heat(image: np.ndarray, attention_map: np.ndarray) -> np.ndarray:
@@ -34,17 +48,33 @@ def resize(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return annotate.resize(plane[None], size)[0].clamp(0, 1).numpy()
 
 
-def colorize(mask: np.ndarray) -> np.ndarray:
-    """A mask in VOC's colors: ``(H, W)`` class indices to ``(H, W, 3)`` uint8."""
-    return palette()[np.asarray(mask)]
+def colorize(mask: np.ndarray, colors: np.ndarray | None = None) -> np.ndarray:
+    """A mask in `colors` ``(256, 3)``, VOC's by default: ``(H, W)`` class indices to ``(H, W, 3)`` uint8."""
+    return (palette() if colors is None else colors)[np.asarray(mask)]
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8: classes colored, void washed out."""
+def overlay(
+    image: np.ndarray, mask: np.ndarray, colors: np.ndarray | None = None, outline: bool = False
+) -> np.ndarray:
+    """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8: classes colored, void hatched.
+
+    Args:
+        image, mask: of one size.
+        colors: of the classes, as in :func:`colorize`.
+        outline: draw the border of each class in its full color.
+    """
     mask = np.asarray(mask)
     weight = np.where(mask == 0, 0.0, STRENGTH)[..., None]
-    weight[mask == VOID] = 0.75
-    return ((1 - weight) * image + weight * colorize(mask)).astype(np.uint8)
+    painted = colorize(mask, colors)
+    painted[mask == VOID] = 255
+    down, across = np.indices(mask.shape)
+    width = max(2, min(mask.shape) // 80)  # of a line, in pixels
+    painted[(mask == VOID) & ((down + across) // width % 4 == 0)] = 0
+    if outline:
+        labels = np.pad(mask, 1, mode="edge")
+        near = [labels[1:-1, :-2], labels[1:-1, 2:], labels[:-2, 1:-1], labels[2:, 1:-1]]
+        weight[np.any([other != mask for other in near], axis=0) & (mask > 0) & (mask != VOID)] = 1
+    return ((1 - weight) * image + weight * painted).astype(np.uint8)
 
 
 def as_jpeg(quality: int = 75) -> None:
@@ -54,19 +84,27 @@ def as_jpeg(quality: int = 75) -> None:
     set_matplotlib_formats("jpeg", pil_kwargs={"quality": quality, "optimize": True})
 
 
-def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> None:
+def legend(
+    figure: Figure, masks: np.ndarray, class_names: Sequence[str], colors: np.ndarray | None = None
+) -> None:
     """Below a figure, the color and the name of each class that is anywhere in `masks`, of any shape.
 
     Args:
         figure: whose layout makes room for it.
         masks: 0 background, which has no color, 1..C classes, 255 void.
         class_names: of the C classes.
+        colors: of the classes, as in :func:`colorize`.
     """
     from matplotlib.patches import Patch
 
     present = [label for label in np.unique(masks).tolist() if label]
     names = {label: "void" if label == VOID else class_names[label - 1] for label in present}
-    patches = [Patch(color=palette()[label] / 255, label=name) for label, name in names.items()]
+    patches = [
+        Patch(facecolor="white", edgecolor="black", hatch="////", label=name)  # as `overlay` shows it
+        if label == VOID
+        else Patch(color=colorize(np.array(label), colors) / 255, label=name)
+        for label, name in names.items()
+    ]
     if patches:
         figure.legend(
             handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=9, frameon=False
@@ -74,25 +112,27 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> Non
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], width: float = 2.0) -> Figure:
-    """A grid of pictures with column titles.
+    """A grid of pictures with titles.
 
     Args:
-        rows: rows of pictures ``(H, W, 3)`` uint8 or maps ``(H, W)`` in 0..1.
-        titles: one a column.
+        rows: rows of pictures ``(H, W, 3)`` uint8 or maps ``(H, W)`` in 0..1, the same number in each.
+        titles: one a column, or one a picture, row by row; "" for none.
         width: of a column, in inches.
     """
     import matplotlib.pyplot as plt
 
+    columns = len(rows[0])
+    titled = len(titles) // columns  # rows that have titles: the first, or all
     heights = [max(image.shape[0] / image.shape[1] for image in row) * width for row in rows]
-    size = (width * len(titles), sum(heights) + 0.3)
+    size = (width * columns, sum(heights) + 0.3 * titled)
     figure, axes = plt.subplots(
-        len(rows), len(titles), figsize=size, height_ratios=heights, squeeze=False, layout="constrained"
+        len(rows), columns, figsize=size, height_ratios=heights, squeeze=False, layout="constrained"
     )
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             axes[r, c].imshow(image, cmap=COLORMAP, vmin=0, vmax=1 if image.ndim == 2 else None)
-            if r == 0:
-                axes[r, c].set_title(titles[c], fontsize=10)
+            if r < titled:
+                axes[r, c].set_title(titles[r * columns + c], fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
     return figure
