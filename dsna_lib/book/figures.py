@@ -53,9 +53,7 @@ def colorize(mask: np.ndarray, colors: np.ndarray | None = None) -> np.ndarray:
     return (palette() if colors is None else colors)[np.asarray(mask)]
 
 
-def overlay(
-    image: np.ndarray, mask: np.ndarray, colors: np.ndarray | None = None, outline: bool = False
-) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, colors: np.ndarray | None = None, outline: bool = False) -> np.ndarray:
     """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8: classes colored, void hatched.
 
     Args:
@@ -84,9 +82,7 @@ def as_jpeg(quality: int = 75) -> None:
     set_matplotlib_formats("jpeg", pil_kwargs={"quality": quality, "optimize": True})
 
 
-def legend(
-    figure: Figure, masks: np.ndarray, class_names: Sequence[str], colors: np.ndarray | None = None
-) -> None:
+def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str], colors: np.ndarray | None = None) -> None:
     """Below a figure, the color and the name of each class that is anywhere in `masks`, of any shape.
 
     Args:
