@@ -44,6 +44,17 @@ def test_overlay_leaves_background_and_hatches_void():
     np.testing.assert_allclose(mixed[5, 2:, 0], [ground, line, line, ground, ground, ground], atol=1)
 
 
+def test_an_overlay_in_other_colors_with_outlines():
+    mask = np.ones((6, 8), np.uint8)
+    mask[:, 4:] = 0
+    mixed = figures.overlay(IMAGE, mask, figures.DISTINCT, outline=True)
+    np.testing.assert_array_equal(mixed[0, 3], figures.DISTINCT[1])  # the border, inside the class
+    np.testing.assert_allclose(mixed[0, 0], 0.4 * 100 + 0.6 * figures.DISTINCT[1], atol=1)
+    np.testing.assert_array_equal(mixed[0, 4], IMAGE[0, 4])
+    assert len(np.unique(figures.DISTINCT[:11], axis=0)) == 11
+    np.testing.assert_array_equal(figures.DISTINCT[11:], palette()[11:])
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_panel(rows):
     figure = figures.panel([[IMAGE, np.zeros((6, 8))]] * rows, ["picture", "map"], width=1.5)
@@ -72,6 +83,13 @@ def test_a_legend_names_what_is_shown_in_its_color():
     np.testing.assert_allclose(dog.get_facecolor()[:3], palette()[2] / 255)
     assert void.get_facecolor()[:3] == (1, 1, 1)
     assert void.get_hatch()
+
+
+def test_a_legend_in_other_colors():
+    figure = figures.panel([[np.zeros((4, 6, 3), np.uint8)]], ["picture"])
+    figures.legend(figure, np.array([[0, 2]], np.uint8), ("cat", "dog"), figures.DISTINCT)
+    (dog,) = figure.legends[0].get_patches()
+    np.testing.assert_allclose(dog.get_facecolor()[:3], figures.DISTINCT[2] / 255)
 
 
 def test_a_legend_of_nothing_is_none():
