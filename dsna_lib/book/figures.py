@@ -105,7 +105,6 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str], colors
         class_names: of the C classes.
         colors: of the classes, as in :func:`colorize`.
     """
-    from matplotlib.colors import to_hex
     from matplotlib.patches import Patch
 
     present = [label for label in np.unique(masks).tolist() if label]
@@ -113,7 +112,7 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str], colors
     patches = [
         Patch(facecolor="white", edgecolor="black", hatch="////", label=name)  # as `overlay` shows it
         if label == VOID
-        else Patch(color=to_hex(colorize(np.array(label), colors) / 255), label=name)
+        else Patch(color=tuple(colorize(np.array(label), colors) / 255), label=name)
         for label, name in names.items()
     ]
     if patches:
