@@ -26,7 +26,7 @@ NO_APPLICATION = (
     "**This copy of the site comes without the networks and what runs them in a browser: `make book` fetches and makes "
     "them, or says what it lacks.** `dsna annotate` and `dsna segment` do the same on your own machine."
 )
-TO_FILL_IN = re.compile(r"\[([^]]*)\]\((\.\./exercises/release/[^)]*\.ipynb)\)")
+TO_FILL_IN = re.compile(r"\[([^][]*)\]\((\.\./exercises/release/[^)]*\.ipynb)\)")
 HIDDEN_TESTS = re.compile(r"^\s*### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS\n?", re.DOTALL | re.MULTILINE)
 SCRIPT = r'<script[^>]* src="[^"]*(?:{})\.js[^"]*"></script>\s*'
 ICON_SCRIPT = re.compile(SCRIPT.format("fontawesome"))
