@@ -43,7 +43,7 @@ class Published:
         method: the method's name.
         source: whose number it is: authors, venue, year and, in :data:`LATER`, the arXiv number where known.
         supervision: one of :data:`SUPERVISION`, the blocks of Tables IV and V, in their order; ``"masks"`` in
-            :data:`FULL_SUPERVISION`.
+            ``FULL_SUPERVISION``.
         extra: what it learns from beside image labels, as the paper's column of comments says; None for nothing.
         val: mean IoU on val, in percent; None where none is printed (in :data:`LATER`: or none could be confirmed).
         test: the same on test.
