@@ -1,8 +1,8 @@
 """How maps form while a classifier learns: a model of the book's recipe, looked at ten times.
 
-What is measured is what chapter 5 measures at its end: how much of a picture lies above 0.2 of the map of a class that
-is present, and which share of the map's mass falls on the object, on validation pictures. The maps of two of them are
-kept, as they are, for the chapter's slider.
+Measured is, on validation pictures, how much of a picture lies above 0.2 of the map of a class that is present, and
+which share of the map's mass falls on the object. The maps of two pictures are kept, as they are, for chapter 5's
+slider.
 
     python benchmarks/maps_by_step.py [--recipe drawn] [--seeds 3] [--name maps_by_step]
 """
@@ -41,6 +41,11 @@ class Watch:
         self.masks = [read_mask(record.mask) for record in val.records]
         self.values: dict[str, dict[str, list[float]]] = {kind: {"area": [], "on_object": []} for kind in KINDS}
         self.frames: list[dict[str, list[str]]] = []
+
+    def filled(self) -> float:
+        """The share of its picture that an object fills, in the mean: where the mass of an even map would be."""
+        pairs = zip(self.val.records, self.masks, strict=True)
+        return float(np.mean([(mask == c + 1).mean() for record, mask in pairs for c in record.labels]))
 
     def __call__(self, model: AttentionModel) -> None:
         """Measure the maps of present classes, and keep those of two pictures."""
@@ -96,11 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"seed {seed}, {kind:15} mass on the object", *(f"{x:.2f}" for x in found[kind]["on_object"]))
         if seed == 0:
             kept = {"pictures": [experiment.val.records[k].id for k in watch.kept], "frames": watch.frames}
-    masks = [(record.labels, read_mask(record.mask)) for record in experiment.val.records]
-    filled = float(np.mean([(mask == c + 1).mean() for labels, mask in masks for c in labels]))
     if args.name:
         how = {"script": "benchmarks/maps_by_step.py", "kept": "the maps of seed 0, each (14, 14) in 0..255 as hex"}
-        values = {"filled": round(filled, 4), "trainings": trained, "kept": kept}
+        values = {"filled": round(watch.filled(), 4), "trainings": trained, "kept": kept}
         write_result(args.name, values, how | experiment.provenance())
 
 

@@ -6,7 +6,7 @@ search engine meets; ``tests/test_browser.py`` and ``tests/test_site.py`` find t
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 from textwrap import shorten
@@ -74,10 +74,7 @@ def without_hidden_tests(app: Sphinx, page: str, source: list[str]) -> None:
         source: The text of its file; changed in place.
     """
     if page.startswith("exercises/"):
-        notebook = json.loads(source[0])
-        for cell in notebook["cells"]:
-            cell["source"] = HIDDEN_TESTS.sub("", "".join(cell["source"])).rstrip()
-        source[0] = json.dumps(notebook)
+        source[0] = with_cells(source[0], lambda text: HIDDEN_TESTS.sub("", text).rstrip())
 
 
 def with_downloads(app: Sphinx, page: str, source: list[str]) -> None:
@@ -89,7 +86,15 @@ def with_downloads(app: Sphinx, page: str, source: list[str]) -> None:
         source: The text of its file; changed in place.
     """
     if page.startswith("notebooks/"):
-        source[0] = TO_FILL_IN.sub(r"{download}`\1 <\2>`", source[0])
+        source[0] = with_cells(source[0], lambda text: TO_FILL_IN.sub(r"{download}`\1 <\2>`", text))
+
+
+def with_cells(notebook: str, change: Callable[[str], str]) -> str:
+    """A notebook's text with the text of each cell changed; what is a bracket or a quote in JSON stays out of it."""
+    content = json.loads(notebook)
+    for cell in content["cells"]:
+        cell["source"] = change("".join(cell["source"]))
+    return json.dumps(content)
 
 
 def without_application(app: Sphinx, page: str, source: list[str]) -> None:
