@@ -144,6 +144,11 @@ def reproduce(parser: ArgumentParser) -> None:
 def _experiment(parser: ArgumentParser, out: str, required: bool = True) -> None:
     _out(parser, "results", out)
     parser.add_argument("--root", type=Path, metavar="FOLDER", help=ROOT)
+    text = (
+        "of rows of Tables III and IV that were trained before, here or elsewhere (such as results/scores, the book's)"
+    )
+    also = ": those of the same recipe, pictures, method and seed are taken from it, new ones are added"
+    parser.add_argument("--scores", type=Path, metavar="FOLDER", help=text + also)
     _recipe(parser, required, default="" if required else f" (default: {DRAWN})")
     _workers(parser, "trainings")
 

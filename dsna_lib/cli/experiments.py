@@ -141,7 +141,9 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
             assert network is not None
             everybody = name == "IV" and not args.rows
             methods = segmentation.told_enough(rows.TABLE_IV, experiment) if everybody else asked
-            measured = segmentation.run_table_iii(methods, experiment, network, args.seeds, workers, table=name)
+            measured = segmentation.run_table_iii(
+                methods, experiment, network, args.seeds, workers, table=name, kept=args.scores
+            )
             _keep(args, result, measured, network.model.backbone)
     for name in shown:
         print(f"\n{TITLES[name]}\n\n{published.render_published(name, args.out)}")
@@ -174,7 +176,7 @@ def reproduce(args: argparse.Namespace) -> dict[str, Any]:
     if args.dry_run:
         return {"done": 0, "plan": str(plan)}
     refuse_unwritable(args.out / "table.json")  # before anything is trained
-    files = plans.run(plan, Workers(args.jobs, args.scheduler), args.out)
+    files = plans.run(plan, Workers(args.jobs, args.scheduler), args.out, kept=args.scores)
     for name, path in files.items():
         print(f"{name}: {path}")
     return {"done": len(files), "files": files}

@@ -157,9 +157,15 @@ def _test_pictures(data: DataConfig, root: str | Path | None) -> Pictures | None
 
 
 def run(
-    plan: Plan, workers: Workers = ALONE, out: str | Path = "results", say: Callable[[str], None] = print
+    plan: Plan,
+    workers: Workers = ALONE,
+    out: str | Path = "results",
+    say: Callable[[str], None] = print,
+    kept: Path | None = None,
 ) -> dict[str, Path]:
     """Do everything: name of each table (and archive) to its file in the folder `out`.
+
+    `kept` is a folder of scores, see :func:`~dsna_lib.tables.segmentation.run_table_iii`.
 
     Raises:
         RunError: some units failed; the finished ones are kept.
@@ -170,7 +176,7 @@ def run(
         files[result[0]["table"]] = keep(result, experiment.recipe.attention.backbone, out)
     for name, methods in plan.networks.items():
         network = experiment.recipe.networks[name]
-        result = run_table_iii(methods, experiment, network, workers=workers, say=say)
+        result = run_table_iii(methods, experiment, network, workers=workers, say=say, kept=kept)
         files[f"III, {name}"] = keep(result, network.model.backbone, out)
         if plan.test is not None:
             files[f"test, {name}"] = _archive(plan.test, experiment, network, out / f"test_{name}.tar.gz")

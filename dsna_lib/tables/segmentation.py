@@ -10,7 +10,7 @@ Each stage of each row is a run: finished ones are found again, by this command 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,31 +35,12 @@ from dsna_lib.segmentation.networks import SegmentationModel
 from dsna_lib.segmentation.training import train_once
 from dsna_lib.tables.measure import counts_of, left_out, matrix_of, require_masks
 from dsna_lib.tables.run import Experiment, Result, over_seeds, with_trainings
+from dsna_lib.tables.scores import Score, place
 from dsna_lib.tables.verdicts import Evidence, claim_verdicts
 
 MEASURED = {"III": TITLES["III"], "IV": "What methods are told, and what it is worth (the methods of Table IV)"}
 COLUMNS = ("annotation", "single", "multi", "iou", "object", "share")
 KINDS_WITH_CRF = {"single": "single", "multi": "multi", "iou": "crf"}  # column to the kind of mask that it scores
-
-
-@dataclass
-class Score:
-    """What became of a row.
-
-    Attributes:
-        counts: column to the confusion counts of each picture of val ``(N, C + 1, C + 2)``.
-        wrong: pixels of each of :data:`~dsna_lib.segmentation.mistakes.KINDS` in all of val, of the masks of ``iou``.
-        annotation: mean IoU of the annotations it learned from, in percent; measured, never used. None without
-            annotations, or without masks to hold them against.
-        learned_wrong: the share of all their pixels that is wrong in each of these ways; None likewise.
-        how: where it comes from.
-    """
-
-    counts: dict[str, np.ndarray]
-    wrong: np.ndarray
-    annotation: float | None
-    learned_wrong: np.ndarray | None = None
-    how: dict[str, Any] = field(default_factory=dict)
 
 
 def train_and_score(method: Method, seed: int, experiment: Experiment, network: NetworkConfig) -> Score:
@@ -144,6 +125,7 @@ def run_table_iii(
     workers: Workers = ALONE,
     say: Callable[[str], None] = print,
     table: str = "III",
+    kept: Path | None = None,
 ) -> Result:
     """Fill in Table III, or another one whose rows are methods: its values and their provenance.
 
@@ -152,6 +134,8 @@ def run_table_iii(
         network: the segmentation network.
         experiment, seeds, workers, say: see :func:`~dsna_lib.tables.run.run_tables`.
         table: its name, one of :data:`MEASURED`.
+        kept: a folder of scores. A training that has left one there, of the same recipe, pictures, method and seed, is
+            not done again, whatever code and machine made it (the provenance says); each new one is written there.
 
     Raises:
         TableError, PictureError: see :meth:`~dsna_lib.tables.run.Experiment.checked_seeds`.
@@ -162,7 +146,7 @@ def run_table_iii(
     for method in methods:  # before the first of them trains
         prepare(method, experiment.recipe, experiment.mining, experiment.train, seed=0)
     units = [Unit(method, seed) for seed in range(seeds) for method in in_order(methods)]
-    scores = run_units(units, partial(_scored, experiment=experiment, network=network), workers, say)
+    scores = run_units(units, partial(_scored, experiment=experiment, network=network, kept=kept), workers, say)
     trained = {Unit(method, seed): scores[Unit(method, seed)].how for method in methods for seed in range(seeds)}
     how = {"labels": "none on val", "protocol": _protocol(experiment, network), "network": network.model.backbone}
     if any(method.needs - LABELS - {"masks"} for method in methods):
@@ -208,8 +192,27 @@ def in_order(methods: Sequence[Method]) -> list[Method]:
     return sorted(methods, key=lambda method: (method.trains != longest, len(method.trains & longest)))
 
 
-def _scored(unit: Unit, experiment: Experiment, network: NetworkConfig) -> Score:
-    return train_and_score(unit.what, unit.seed, experiment, network)
+def _scored(unit: Unit, experiment: Experiment, network: NetworkConfig, kept: Path | None) -> Score:
+    if kept is None:
+        return train_and_score(unit.what, unit.seed, experiment, network)
+    path = score_file(unit, experiment, network, kept)
+    if path.is_file():
+        return Score.load(path)
+    score = train_and_score(unit.what, unit.seed, experiment, network)
+    score.save(path)
+    return score
+
+
+def score_file(unit: Unit, experiment: Experiment, network: NetworkConfig, folder: Path) -> Path:
+    """Where a row's score lies in a folder of scores: the same for the same recipe, pictures, method and seed."""
+    recipe, method = experiment.recipe, unit.what
+    decides = {
+        "attention": [asdict(recipe.attention), recipe.finished, recipe.training.identity()],
+        "annotations": [asdict(recipe.maps), asdict(recipe.annotation), sorted(method.needs)],
+        "network": [network.start, asdict(network.model), network.training.identity(), asdict(network.inference)],
+        "data": experiment.provenance()["data"],
+    }
+    return place(folder, Unit(method.title, unit.seed), decides)
 
 
 def summarize(

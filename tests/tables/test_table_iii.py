@@ -35,7 +35,8 @@ from dsna_lib.segmentation import training as segmentation_training
 from dsna_lib.tables import render, segmentation
 from dsna_lib.tables.definitions import TableError
 from dsna_lib.tables.run import Experiment, Result
-from dsna_lib.tables.segmentation import Score, in_order, run_table_iii, summarize, train_and_score
+from dsna_lib.tables.scores import Score
+from dsna_lib.tables.segmentation import in_order, run_table_iii, summarize, train_and_score
 
 # The folder of what is refined, or for SEC of what is not; None for the truth.
 LEARNED_FROM = {
