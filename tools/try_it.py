@@ -25,7 +25,7 @@ from dsna_lib import checkpoints
 from dsna_lib.book import figures, photos
 from dsna_lib.config.annotation import AnnotationConfig
 from dsna_lib.config.photos import SEGMENTED_SIDE, SHIPPED_SCALES, SHOWN
-from dsna_lib.data.pictures import palette, read_image
+from dsna_lib.data.pictures import read_image
 from dsna_lib.export import export
 
 RUNTIME = Package(
@@ -82,7 +82,7 @@ def make(folder: Path) -> None:
         "segmentation": segmentation | {"scales": SHIPPED_SCALES, "stride": segmentation["input"]["stride"]},
         "side": SEGMENTED_SIDE,
         "thresholds": [AnnotationConfig.foreground_threshold, AnnotationConfig.background_threshold],
-        "colors": palette()[: len(attention["class_names"]) + 1].tolist(),
+        "colors": figures.COLORS[: len(attention["class_names"]) + 1].tolist(),
         "heat": colors.tolist(),
         "strength": figures.STRENGTH,
     }

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 COLORMAP = "inferno"
 STRENGTH = 0.6  # share of a heat map, or of a class's color, over the picture
-#: VOC's colors, but for the first ten classes: these are told apart on the animals of the drawn pictures
-DISTINCT = palette()
-DISTINCT[1:11] = [
+#: Of classes ``(256, 3)``, uint8: VOC's, but for the first ten, which are told apart on the animals of the drawn pictures.
+COLORS = palette()
+COLORS[1:11] = [
     (230, 25, 75),
     (60, 180, 75),
     (255, 225, 25),
@@ -48,30 +48,26 @@ def resize(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return annotate.resize(plane[None], size)[0].clamp(0, 1).numpy()
 
 
-def colorize(mask: np.ndarray, colors: np.ndarray | None = None) -> np.ndarray:
-    """A mask in `colors` ``(256, 3)``, VOC's by default: ``(H, W)`` class indices to ``(H, W, 3)`` uint8."""
-    return (palette() if colors is None else colors)[np.asarray(mask)]
+def colorize(mask: np.ndarray) -> np.ndarray:
+    """A mask in :data:`COLORS`: ``(H, W)`` class indices to ``(H, W, 3)`` uint8."""
+    return COLORS[np.asarray(mask)]
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, colors: np.ndarray | None = None, outline: bool = False) -> np.ndarray:
-    """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8: classes colored, void hatched.
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A mask of class indices ``(H, W)`` over its picture ``(H, W, 3)`` uint8.
 
-    Args:
-        image, mask: of one size.
-        colors: of the classes, as in :func:`colorize`.
-        outline: draw the border of each class in its full color.
+    Classes are colored, their borders in full color, and void is hatched.
     """
     mask = np.asarray(mask)
     weight = np.where(mask == 0, 0.0, STRENGTH)[..., None]
-    painted = colorize(mask, colors)
+    painted = colorize(mask)
     painted[mask == VOID] = 255
     down, across = np.indices(mask.shape)
     width = max(2, min(mask.shape) // 80)  # of a line, in pixels
     painted[(mask == VOID) & ((down + across) // width % 4 == 0)] = 0
-    if outline:
-        labels = np.pad(mask, 1, mode="edge")
-        near = [labels[1:-1, :-2], labels[1:-1, 2:], labels[:-2, 1:-1], labels[2:, 1:-1]]
-        weight[np.any([other != mask for other in near], axis=0) & (mask > 0) & (mask != VOID)] = 1
+    labels = np.pad(mask, 1, mode="edge")
+    near = [labels[1:-1, :-2], labels[1:-1, 2:], labels[:-2, 1:-1], labels[2:, 1:-1]]
+    weight[np.any([other != mask for other in near], axis=0) & (mask > 0) & (mask != VOID)] = 1
     return ((1 - weight) * image + weight * painted).astype(np.uint8)
 
 
@@ -96,14 +92,13 @@ def _keep(form: str, **how: Any) -> None:
         set_matplotlib_formats(form, **how)
 
 
-def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str], colors: np.ndarray | None = None) -> None:
+def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> None:
     """Below a figure, the color and the name of each class that is anywhere in `masks`, of any shape.
 
     Args:
         figure: whose layout makes room for it.
         masks: 0 background, which has no color, 1..C classes, 255 void.
         class_names: of the C classes.
-        colors: of the classes, as in :func:`colorize`.
     """
     from matplotlib.patches import Patch
 
@@ -112,7 +107,7 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str], colors
     patches = [
         Patch(facecolor="white", edgecolor="black", hatch="////", label=name)  # as `overlay` shows it
         if label == VOID
-        else Patch(color=tuple(colorize(np.array(label), colors) / 255), label=name)
+        else Patch(color=tuple(colorize(np.array(label)) / 255), label=name)
         for label, name in names.items()
     ]
     if patches:

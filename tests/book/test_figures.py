@@ -31,28 +31,28 @@ def test_resize_is_bilinear_and_stays_in_range():
     assert figures.resize(np.array([[-1.0, 2.0]]), (2, 2)).tolist() == [[0, 1]] * 2
 
 
-def test_colorize_uses_the_palette():
-    np.testing.assert_array_equal(figures.colorize([[0, 1], [15, 255]]), palette()[[[0, 1], [15, 255]]])
+def test_classes_have_colors_of_their_own():
+    np.testing.assert_array_equal(figures.colorize([[0, 1], [15, 255]]), figures.COLORS[[[0, 1], [15, 255]]])
+    assert len(np.unique(figures.COLORS[:11], axis=0)) == 11
+    np.testing.assert_array_equal(figures.COLORS[11:], palette()[11:])
 
 
 def test_overlay_leaves_background_and_hatches_void():
     mixed = figures.overlay(IMAGE, np.array([[0, 1] + [VOID] * 6] * 6))
     np.testing.assert_array_equal(mixed[0, 0], IMAGE[0, 0])
-    np.testing.assert_allclose(mixed[0, 1], 0.4 * 100 + 0.6 * np.array([128, 0, 0]), atol=1)
+    np.testing.assert_array_equal(mixed[0, 1], figures.COLORS[1])  # its border
     line, ground = 0.4 * 100, 0.4 * 100 + 0.6 * 255
     np.testing.assert_allclose(mixed[0, 2:, 0], [ground] * 6, atol=1)
     np.testing.assert_allclose(mixed[5, 2:, 0], [ground, line, line, ground, ground, ground], atol=1)
 
 
-def test_an_overlay_in_other_colors_with_outlines():
+def test_overlay_draws_the_border_of_a_class_inside_it():
     mask = np.ones((6, 8), np.uint8)
     mask[:, 4:] = 0
-    mixed = figures.overlay(IMAGE, mask, figures.DISTINCT, outline=True)
-    np.testing.assert_array_equal(mixed[0, 3], figures.DISTINCT[1])  # the border, inside the class
-    np.testing.assert_allclose(mixed[0, 0], 0.4 * 100 + 0.6 * figures.DISTINCT[1], atol=1)
+    mixed = figures.overlay(IMAGE, mask)
+    np.testing.assert_array_equal(mixed[0, 3], figures.COLORS[1])
+    np.testing.assert_allclose(mixed[0, 0], 0.4 * 100 + 0.6 * figures.COLORS[1], atol=1)
     np.testing.assert_array_equal(mixed[0, 4], IMAGE[0, 4])
-    assert len(np.unique(figures.DISTINCT[:11], axis=0)) == 11
-    np.testing.assert_array_equal(figures.DISTINCT[11:], palette()[11:])
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -80,16 +80,9 @@ def test_a_legend_names_what_is_shown_in_its_color():
     (made,) = figure.legends
     assert [text.get_text() for text in made.get_texts()] == ["dog", "void"]
     dog, void = made.get_patches()
-    np.testing.assert_allclose(dog.get_facecolor()[:3], palette()[2] / 255)
+    np.testing.assert_allclose(dog.get_facecolor()[:3], figures.COLORS[2] / 255)
     assert void.get_facecolor()[:3] == (1, 1, 1)
     assert void.get_hatch()
-
-
-def test_a_legend_in_other_colors():
-    figure = figures.panel([[np.zeros((4, 6, 3), np.uint8)]], ["picture"])
-    figures.legend(figure, np.array([[0, 2]], np.uint8), ("cat", "dog"), figures.DISTINCT)
-    (dog,) = figure.legends[0].get_patches()
-    np.testing.assert_allclose(dog.get_facecolor()[:3], figures.DISTINCT[2] / 255)
 
 
 def test_a_legend_of_nothing_is_none():
