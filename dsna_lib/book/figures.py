@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COLORMAP = "inferno"
 STRENGTH = 0.6  # share of a heat map, or of a class's color, over the picture
-#: Of classes ``(256, 3)``, uint8: VOC's, but for the first ten, which are told apart on the animals of the drawn pictures.
+#: Of classes ``(256, 3)``: VOC's, but for the first ten, which are told apart on the animals of the drawn pictures.
 COLORS = palette()
 COLORS[1:11] = [
     (230, 25, 75),

@@ -43,7 +43,8 @@ class Score:
 
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz`` file, atomically."""
-        arrays = {f"counts {column}": counts for column, counts in self.counts.items()} | {"wrong": self.wrong}
+        arrays: dict[str, Any] = {f"counts {column}": counts for column, counts in self.counts.items()}
+        arrays["wrong"] = self.wrong
         if self.learned_wrong is not None:
             arrays["learned_wrong"] = self.learned_wrong
         arrays["card"] = np.array(json.dumps(plain({"annotation": self.annotation, "how": self.how})))
