@@ -13,10 +13,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 from test_site import PAGES
+
+from dsna_lib.book.cells import Cells
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 DESK: ViewportSize = {"width": 1280, "height": 900}
@@ -28,6 +31,7 @@ LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 CONTRAST = ["color-contrast", "link-in-text-block"]
 AXE = Axe()
 SLIDER = 'input[type="range"]'
+PLANE = "figure.dsna-cells [data-plane]"
 
 # What cannot be reached by scrolling: parts that stick out of the page with no ancestor that scrolls sideways. An
 # equation counts as a whole: within, MathJax clips what only screen readers get, and parts of its braces.
@@ -232,6 +236,23 @@ def answers_to_keys(slider: Locator) -> bool:
     return len(first) == len(second) == 1 and first != second and pictures(slider) == first
 
 
+def numbers_follow(plane: Locator) -> bool:
+    """Whether pointer, arrow key and choice of class change what a map to touch says."""
+    figure = plane.locator("xpath=ancestor::figure")
+    says, box = figure.locator("output").inner_text, plane.bounding_box()
+    plane.hover(position={"x": 5, "y": 5})
+    said = [says()]
+    plane.hover(position={"x": box["width"] - 5, "y": box["height"] - 5})
+    said.append(says())
+    plane.press("ArrowLeft")
+    said.append(says())
+    classes = figure.locator("option").all_inner_texts()
+    figure.locator("select").select_option(classes[-1])
+    said.append(says())
+    figure.locator("select").select_option(classes[0])
+    return len(set(said)) == 3 + (len(classes) > 1) and all(text.startswith(tuple(classes)) for text in said)
+
+
 def test_the_browser_has_nothing_to_complain_about(opened: Visit) -> None:
     opened.seen(PHONE)
     assert opened.complaints == []
@@ -255,6 +276,11 @@ def test_equations_are_set(opened: Visit) -> None:
 def test_sliders_work_by_keyboard(opened: Visit) -> None:
     for slider in opened.seen().locator(SLIDER).all():
         assert answers_to_keys(slider), slider.evaluate("e => e.closest('figure').outerHTML.slice(0, 300)")
+
+
+def test_maps_to_touch_say_their_numbers(opened: Visit) -> None:
+    for plane in opened.seen().locator(PLANE).all():
+        assert numbers_follow(plane), plane.get_attribute("aria-label")
 
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
@@ -365,6 +391,23 @@ FIGURE = (
 )
 def test_a_dead_slider_is_noticed(example: Visit, works: bool) -> None:
     assert answers_to_keys(example.page.locator(SLIDER)) is works
+
+
+TOUCHED = Cells(np.full((60, 60, 3), 99, np.uint8), {"cat": {"a": np.eye(4)}, "dog": {"a": np.eye(4)[::-1]}})
+
+
+@pytest.mark.parametrize(
+    "example, works",
+    [(TOUCHED._repr_html_(), True), (TOUCHED._repr_html_().rpartition("<script>")[0], False)],
+    indirect=["example"],
+    ids=["live", "dead"],
+)
+def test_a_dead_map_to_touch_is_noticed(example: Visit, works: bool) -> None:
+    plane = example.page.locator(PLANE).first
+    if works:
+        assert numbers_follow(plane)
+    else:
+        assert not plane.locator("xpath=ancestor::figure").locator("output").is_visible()
 
 
 @pytest.mark.parametrize(
