@@ -3,7 +3,9 @@
 Cells are executed here, in one namespace, without a kernel: nothing in them needs one.
 """
 
+import contextlib
 import functools
+import io
 import re
 from pathlib import Path
 
@@ -169,6 +171,15 @@ def test_written_answers_are_folded(path: Path) -> None:
     for cell in answers:
         assert cell.source.startswith("<details>\n<summary>Answer</summary>\n\n")
         assert cell.source.endswith("\n\n</details>")
+
+
+def test_code_in_an_answer_prints_what_the_answer_says(path: Path) -> None:
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown" and grading(cell)["solution"]:
+            for code, said in re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", cell.source, re.DOTALL):
+                with contextlib.redirect_stdout(io.StringIO()) as printed:
+                    exec(code, {})
+                assert printed.getvalue() == said
 
 
 def test_exercises_go_from_easy_to_hard(path: Path) -> None:
