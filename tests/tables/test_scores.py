@@ -10,14 +10,19 @@ import pytest
 import tiny_experiments
 from tiny_experiments import NETWORK, quiet
 
+from dsna_lib.config.recipe import load
 from dsna_lib.engine.errors import RunError
+from dsna_lib.engine.files import read_json
 from dsna_lib.engine.pools import Unit
 from dsna_lib.methods.rows import METHODS
 from dsna_lib.tables import segmentation
+from dsna_lib.tables.measure import matrix_of
 from dsna_lib.tables.scores import Score, place
 from dsna_lib.tables.segmentation import run_table_iii, score_file
 
 FULL = METHODS["full supervision"]
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+KEPT = sorted((RESULTS / "scores").glob("*.npz"))
 
 
 def score() -> Score:
@@ -111,3 +116,29 @@ def test_where_it_runs_and_which_rows_stand_beside_it_do_not_matter(kept):
     unit = Unit(FULL, 0)
     assert score_file(unit, experiment, elsewhere, folder) == score_file(unit, experiment, NETWORK, folder)
     assert score_file(unit, experiment, NETWORK, folder).is_file()
+
+
+def test_scores_come_with_the_book():
+    assert len({path.stem.rpartition("-")[2] for path in KEPT}) == 1, "of one recipe, and of the same pictures"
+
+
+@pytest.mark.parametrize("path", KEPT, ids=[path.stem for path in KEPT])
+def test_a_score_of_the_book_belongs_to_its_recipe(path):
+    usual = load("drawn").network().training.identity()
+    made = Score.load(path).how["training"]
+    free = {"crops"} if path.stem.startswith("SEC") else set()  # its labels speak of whole pictures
+    assert made | dict.fromkeys(free) == usual | {"seed": int(path.stem.split("-")[-2])} | dict.fromkeys(free)
+
+
+def test_the_books_table_is_what_its_scores_say():
+    rows = read_json(RESULTS / "table_III_minivoc.json")["values"]["rows"]
+    assert len(rows) > 1
+    for row in rows:
+        for seed, columns in enumerate(row["seeds"]):
+            found = [
+                path for path in KEPT if path.name.startswith(place(Path(), Unit(row["title"], seed), {}).name[:-16])
+            ]
+            assert len(found) == 1, f"{row['title']}, seed {seed}"
+            counts = Score.load(found[0]).counts
+            for name in ("single", "multi", "iou"):
+                assert round(100 * matrix_of(counts[name].sum(axis=0)).mean_iou, 2) == columns[name]
