@@ -214,6 +214,12 @@ def test_no_page_with_a_marker_is_forgotten():
     assert marked == set(fill_results.PAGES)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "book").rglob("*.md")), ids=lambda page: page.stem)
+def test_no_marker_begins_a_line(page):
+    """There it would begin a block of HTML, which ends the paragraph."""
+    assert re.findall(r"(?m)^ *<!-- (?:result:|verdict:|/).*", page.read_text(encoding="utf-8")) == []
+
+
 def test_what_the_ledger_lists_stands_nowhere_else():
     listed = [name for _, name, _ in fill_results.BLOCK.findall((ROOT / "book" / "claims.md").read_text())]
     assert "claims" in listed
