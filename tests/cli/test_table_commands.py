@@ -236,8 +236,8 @@ def test_warnings_of_trainings_are_printed(table, monkeypatch):
 def test_table_3_is_run_and_4_to_6_show_it(table, run, monkeypatch):
     seen = []
 
-    def fake(methods, experiment, network, seeds, workers, table):
-        seen.append(([method.title for method in methods], network, seeds, workers))
+    def fake(methods, experiment, network, seeds, workers, table, kept):
+        seen.append(([method.title for method in methods], network, seeds, workers, kept))
         counts = np.zeros((1, 21, 22), np.int32)
         counts[0, range(21), range(21)] = 5
         counts[0, 0, 1] = 5
@@ -248,10 +248,17 @@ def test_table_3_is_run_and_4_to_6_show_it(table, run, monkeypatch):
 
     monkeypatch.setattr(table_iii, "run_table_iii", fake)
     rows = "DSNA, merged;full supervision"
-    code, out, err = table("III", "--rows", rows, "--network", "large", "--seeds", 2, "--jobs", 3, "--out", "r")
+    words = "III", "--rows", rows, "--network", "large", "--seeds", 2, "--jobs", 3, "--out", "r", "--scores", "s"
+    code, out, err = table(*words)
     assert code == 0, err
-    titles, network, seeds, workers = seen[0]
-    assert (titles, network.model.backbone, seeds, workers) == (rows.split(";"), "vgg16", 2, Workers(3))
+    titles, network, seeds, workers, kept = seen[0]
+    assert (titles, network.model.backbone, seeds, workers, kept) == (
+        rows.split(";"),
+        "vgg16",
+        2,
+        Workers(3),
+        Path("s"),
+    )
     stored = read_json("r/table_III_voc_vgg16.json")
     assert stored["values"]["rows"][0]["mean"]["share"] == 100
     assert stored["provenance"]["how"] == "not at all"
@@ -262,8 +269,9 @@ def test_table_3_is_run_and_4_to_6_show_it(table, run, monkeypatch):
     assert "DSNA, merged, here" in out
     assert "DSNA, merged, voc_vgg16" in out
     assert table("III", "--seeds", 1, "--scheduler", "tcp://far:1")[0] == 0
-    titles, network, _, workers = seen[1]  # the first network, and its own rows
-    assert (titles, network.model.channels, workers) == (["full supervision"], 8, Workers(1, "tcp://far:1"))
+    titles, network, _, workers, kept = seen[1]  # the first network, and its own rows
+    alone = ["full supervision"], 8, Workers(1, "tcp://far:1"), None
+    assert (titles, network.model.channels, workers, kept) == alone
     assert Path("results/table_III_voc_efficientnet_lite0.json").is_file()
     # With rows or a recipe the methods of Table IV are trained: all whose help is there, and the others are named.
     assert table("IV", "--rows", "EM-Adapt;full supervision", "--seeds", 1)[0] == 0
@@ -324,11 +332,11 @@ def test_reproduce(run, original):
 
 def test_the_workers_of_reproduce(run, original, monkeypatch):
     asked = []
-    monkeypatch.setattr(reproduce, "run", lambda plan, workers, out: asked.append((workers, out)) or {})
+    monkeypatch.setattr(reproduce, "run", lambda plan, workers, out, kept: asked.append((workers, out, kept)) or {})
     words = ["reproduce", "--recipe", "own.toml", "--root", original]
-    for more in (["--jobs", 2], ["--scheduler", "tcp://far:1", "--out", "r"]):
+    for more in (["--jobs", 2], ["--scheduler", "tcp://far:1", "--out", "r", "--scores", "s"]):
         assert run(*words, *more)[0] == 0
-    assert asked == [(Workers(2), Path("results")), (Workers(1, "tcp://far:1"), Path("r"))]
+    assert asked == [(Workers(2), Path("results"), None), (Workers(1, "tcp://far:1"), Path("r"), Path("s"))]
 
 
 def test_a_recipe_with_a_table_that_is_not_there(run, original):
