@@ -173,12 +173,12 @@ def test_the_drawn_recipe_is_that_of_the_chapters():
         backbone="efficientnet_lite0", decoder=True, channels=96, dilation=2, dropout=0.1
     )
     assert light.training == SegmentationTraining(
-        epochs=6,
+        epochs=9,
         optimizer="adamw",
         schedule="poly",
         warm_up=30,
-        batch_size=16,
-        backbone_rate=5e-4,
+        batch_size=8,
+        backbone_rate=2e-4,
         head_rate=1e-3,
         weight_decay=0.02,
         crops="resized",
@@ -221,6 +221,7 @@ def test_the_recipe_for_photographs_without_a_gpu():
         load("drawn").network().training,
         epochs=5,
         warm_up=50,
+        batch_size=16,
         backbone_rate=3e-4,
         shares=(0.25, 1.0),
         crop=225,
