@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+import torch
 
 from dsna_lib.book import figures
 from dsna_lib.book.slider import image_tag
 from dsna_lib.engine.errors import SettingError
+from dsna_lib.maps import min_max
 
 # Makes every such figure on the page live that is not yet. Pointer, finger and arrow keys move the same mark.
 SCRIPT = """
@@ -124,7 +126,7 @@ class Cells:
         """The map of a measure, one picture a class, under a mark of one location."""
         images = "".join(
             image_tag(
-                figures.heat(self.image, _scaled(planes[what])),
+                figures.heat(self.image, min_max(torch.as_tensor(planes[what], dtype=torch.float32)).numpy()),
                 f"{what} of {name} over the picture",
                 f"display:{'none' if place else 'block'}",
                 f'data-of="{escape(name)}"',
@@ -142,9 +144,3 @@ class Cells:
             'style="position:relative;touch-action:pan-y;cursor:crosshair">'
             f'{images}<span data-mark style="{mark}"></span></div></div>'
         )
-
-
-def _scaled(plane: np.ndarray) -> np.ndarray:
-    """From its least value, 0, to its greatest, 1."""
-    plane = np.asarray(plane, np.float32)
-    return (plane - plane.min()) / max(float(np.ptp(plane)), 1e-12)

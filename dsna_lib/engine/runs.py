@@ -65,12 +65,12 @@ def data_digest(pictures: Pictures, masks: bool = False) -> str:
         files = (record.image, record.mask, record.part) if masks else (record.image,)
         digests = (None if path is None else file_digest(path) for path in files)
         listed.append([record.id, list(record.labels), *digests])
-    return _digest([listed, list(pictures.class_names)])
+    return digest([listed, list(pictures.class_names)])
 
 
 def code_digest(*modules: str) -> str:
     """A digest over the source of all that modules such as ``"dsna_lib.training"`` import, see :func:`imported_by`."""
-    return _digest({name: file_digest(source) for name, source in imported_by(*modules).items()})
+    return digest({name: file_digest(source) for name, source in imported_by(*modules).items()})
 
 
 def imported_by(*modules: str) -> dict[str, Path]:
@@ -121,7 +121,8 @@ def _imports(source: Path, package: str, digest: str) -> list[str]:
     return names
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """A digest over plain JSON values; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
@@ -164,7 +165,7 @@ def open_run(stage: str, identity: Mapping[str, Any], *modules: str, folder: str
         folder: of your own instead of the one named by the digest; it may not exist yet.
     """
     known = plain(dict(identity) | {"code": code_digest(*modules)})
-    return Run(Path(folder) if folder else root() / stage / _digest(known), stage, known)
+    return Run(Path(folder) if folder else root() / stage / digest(known), stage, known)
 
 
 def complete(run: Run, work: Callable[[Path], Mapping[str, Any]]) -> Run:

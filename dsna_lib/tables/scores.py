@@ -6,7 +6,6 @@ a folder of scores a table goes on elsewhere, and a row of one's own stands besi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from dsna_lib.engine.errors import RunError
 from dsna_lib.engine.files import plain, write_atomically
 from dsna_lib.engine.pools import Unit
+from dsna_lib.engine.runs import digest
 
 
 @dataclass
@@ -76,6 +76,5 @@ def place(folder: Path, unit: Unit, identity: Mapping[str, Any]) -> Path:
         >>> place(Path("results/scores"), Unit("DSNA, merged", 0), {"epochs": 9}).name
         'DSNA_merged-0-f62f6e3bbd98.npz'
     """
-    content = json.dumps(plain(dict(identity)), sort_keys=True).encode()
     row = re.sub(r"\W+", "_", str(unit.what)).strip("_")
-    return folder / f"{row}-{unit.seed}-{hashlib.sha256(content).hexdigest()[:12]}.npz"
+    return folder / f"{row}-{unit.seed}-{digest(plain(dict(identity)))}.npz"
