@@ -126,7 +126,7 @@ class Cells:
         """The map of a measure, one picture a class, under a mark of one location."""
         images = "".join(
             image_tag(
-                figures.heat(self.image, min_max(torch.as_tensor(planes[what], dtype=torch.float32)).numpy()),
+                figures.heat(self.image, min_max(torch.from_numpy(np.array(planes[what], np.float32))).numpy()),
                 f"{what} of {name} over the picture",
                 f"display:{'none' if place else 'block'}",
                 f'data-of="{escape(name)}"',

@@ -56,7 +56,7 @@ def see(model: AttentionModel, image: np.ndarray, size: int = 224) -> PictureMap
         torch.Size([20, 14, 14])
     """
     device = next(model.parameters()).device
-    batch = transforms.inference(size)(torch.from_numpy(image).permute(2, 0, 1))[None].to(device)
+    batch = transforms.inference(size)(torch.from_numpy(image.copy()).permute(2, 0, 1))[None].to(device)
     output = model.eval()(batch)
     return _first(output, output.features, image.shape[:2])
 

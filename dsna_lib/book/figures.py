@@ -44,7 +44,7 @@ def heat(image: np.ndarray, attention_map: np.ndarray) -> np.ndarray:
 
 def resize(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize ``(h, w)`` in 0..1 bilinearly to `size` (height, width)."""
-    plane = torch.as_tensor(np.asarray(attention_map), dtype=torch.float32)
+    plane = torch.from_numpy(np.array(attention_map, np.float32))  # a copy: a flipped view has negative strides
     return annotate.resize(plane[None], size)[0].clamp(0, 1).numpy()
 
 

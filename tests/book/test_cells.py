@@ -46,6 +46,11 @@ def test_controls_are_native_named_and_hidden_without_javascript():
     assert soup.find("output")["aria-live"] == "polite"
 
 
+def test_a_map_may_be_a_flipped_view():
+    flipped, copy = (Cells(IMAGE, {"cat": {"a": plane}})._repr_html_() for plane in (A[::-1], A[::-1].copy()))
+    assert flipped == copy
+
+
 def test_a_flat_map_can_be_shown():
     assert "<img" in Cells(IMAGE, {"cat": {"a": np.zeros((2, 2))}})._repr_html_()
 

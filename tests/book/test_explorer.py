@@ -52,6 +52,11 @@ def test_see_agrees_with_the_pass_over_a_data_set(model, tmp_path):
     torch.testing.assert_close((seen.features, seen.scores), (passed.features, passed.scores))
 
 
+def test_see_takes_a_flipped_view(model, image):
+    flipped, copy = (explorer.see(model, view, 32).scores for view in (image[:, ::-1], image[:, ::-1].copy()))
+    torch.testing.assert_close(flipped, copy, rtol=0, atol=0)
+
+
 def test_without_dropout_nothing_changes(model, seen):
     dropped = explorer.drop(model, seen, 0.0)
     torch.testing.assert_close(dropped.maps, seen.maps)

@@ -31,6 +31,11 @@ def test_resize_is_bilinear_and_stays_in_range():
     assert figures.resize(np.array([[-1.0, 2.0]]), (2, 2)).tolist() == [[0, 1]] * 2
 
 
+def test_a_flipped_map_is_resized_like_its_copy():
+    ramp = np.linspace(0, 1, 6).reshape(2, 3)
+    assert (figures.resize(ramp[:, ::-1], (4, 6)) == figures.resize(ramp[:, ::-1].copy(), (4, 6))).all()
+
+
 def test_classes_have_colors_of_their_own():
     np.testing.assert_array_equal(figures.colorize([[0, 1], [15, 255]]), figures.COLORS[[[0, 1], [15, 255]]])
     assert len(np.unique(figures.COLORS[:11], axis=0)) == 11
