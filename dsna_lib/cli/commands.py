@@ -147,7 +147,7 @@ def _experiment(parser: ArgumentParser, out: str, required: bool = True) -> None
     text = (
         "of rows of Tables III and IV that were trained before, here or elsewhere (such as results/scores, the book's)"
     )
-    also = ": those of the same recipe, pictures, method and seed are taken from it, new ones are added"
+    also = ": those of the same recipe, data, method and seed are taken from it, new ones are added"
     parser.add_argument("--scores", type=Path, metavar="FOLDER", help=text + also)
     _recipe(parser, required, default="" if required else f" (default: {DRAWN})")
     _workers(parser, "trainings")

@@ -200,6 +200,10 @@ class Stage:
         known = [replace(record, mask=file if file.is_file() else None) for record, file in files.items()]
         return runs.data_digest(self.pictures.with_records(known), masks=True)
 
+    def told(self) -> dict[str, str]:
+        """Each kind of help to a digest of its content; empty where a method is told image labels alone."""
+        return {kind: _digest(content) for kind, content in cast(Mapping[str, Any], self.help).items()}
+
     def folder(self, name: str, work: Callable[[Path], None], identity: Mapping[str, Any], *modules: str) -> Path:
         """The folder of something made of `pictures`; `work` makes it, or goes on with it, unless it is finished.
 
@@ -215,7 +219,7 @@ class Stage:
 
         # The help by its content, so that what was made of one file is not taken for what another one tells. Who is
         # told image labels alone has no such entry.
-        told = {kind: _digest(content) for kind, content in cast(Mapping[str, Any], self.help).items()}
+        told = self.told()
         known = {"data": runs.data_digest(self.pictures), "maps": asdict(self.maps)} | ({"help": told} if told else {})
         return runs.complete(runs.open_run(name, known | dict(identity), __name__, *modules), metrics).folder
 

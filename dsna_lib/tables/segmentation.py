@@ -134,7 +134,7 @@ def run_table_iii(
         network: the segmentation network.
         experiment, seeds, workers, say: see :func:`~dsna_lib.tables.run.run_tables`.
         table: its name, one of :data:`MEASURED`.
-        kept: a folder of scores. A training that has left one there, of the same recipe, pictures, method and seed, is
+        kept: a folder of scores. A training that has left one there, of the same recipe, data, method and seed, is
             not done again, whatever code and machine made it (the provenance says); each new one is written there.
 
     Raises:
@@ -204,13 +204,17 @@ def _scored(unit: Unit, experiment: Experiment, network: NetworkConfig, kept: Pa
 
 
 def score_file(unit: Unit, experiment: Experiment, network: NetworkConfig, folder: Path) -> Path:
-    """Where a row's score lies in a folder of scores: the same for the same recipe, pictures, method and seed."""
-    recipe, method = experiment.recipe, unit.what
+    """Where a row's score lies in a folder of scores: the same for the same recipe, pictures, help, method and seed.
+
+    The masks of `train` decide it, too, for every row: annotations are held against them.
+    """
+    recipe, method, train = experiment.recipe, unit.what, experiment.train
     decides = {
         "attention": [asdict(recipe.attention), recipe.finished, recipe.training.identity()],
         "annotations": [asdict(recipe.maps), asdict(recipe.annotation), sorted(method.needs)],
+        "help": prepare(method, recipe, experiment.mining, train, unit.seed).told(),
         "network": [network.start, asdict(network.model), network.training.identity(), asdict(network.inference)],
-        "data": experiment.provenance()["data"],
+        "data": experiment.provenance()["data"] | {"train": runs.data_digest(train, masks=True)},
     }
     return place(folder, Unit(method.title, unit.seed), decides)
 

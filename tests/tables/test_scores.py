@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import tiny_experiments
 from tiny_experiments import NETWORK, quiet
 
@@ -116,6 +117,21 @@ def test_where_it_runs_and_which_rows_stand_beside_it_do_not_matter(kept):
     unit = Unit(FULL, 0)
     assert score_file(unit, experiment, elsewhere, folder) == score_file(unit, experiment, NETWORK, folder)
     assert score_file(unit, experiment, NETWORK, folder).is_file()
+
+
+def test_other_masks_or_help_are_another_score(tmp_path):
+    told = [tiny.told_pictures(tmp_path / name) for name in ("a", "moved", "unmasked")]
+    points = tmp_path / "moved/help/points.csv"
+    points.write_text(points.read_text().replace("p03,", "p03,1"))
+    told[2] = told[2].with_records([replace(told[2].records[0], mask=None), *told[2].records[1:]])
+
+    def names(title: str) -> list[str]:
+        made = [replace(tiny_experiments.experiment(tmp_path), mining=train, train=train) for train in told]
+        return [score_file(Unit(METHODS[title], 0), each, NETWORK, tmp_path).name for each in made]
+
+    by_points, by_labels = names("What's the Point"), names("CAM")
+    assert len({*by_points}) == 3
+    assert by_labels[0] == by_labels[1] != by_labels[2]  # annotations are held against the masks of train
 
 
 def test_scores_of_the_book_are_of_one_recipe_and_of_the_same_pictures():
