@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +43,10 @@ from dsna_lib.backbones import Backbone
 from dsna_lib.data import transforms
 from dsna_lib.data.pictures import VOID, Record, read_image
 from dsna_lib.engine import devices, runs
-from dsna_lib.engine.files import write_atomically
 from dsna_lib.maps import positive_part
 from dsna_lib.methods.base import LABELS, Help, Stage
 from dsna_lib.methods.cam import CAM, cam
+from dsna_lib.methods.learned import learn
 from dsna_lib.methods.table_iv import printed
 from dsna_lib.methods.turns import combined, in_as_many_steps, with_masks
 
@@ -147,23 +146,9 @@ def learned_decoder(stage: Stage, model: AttentionModel, file: Path) -> tuple[De
     head, trained = training.train_once(replace(stage.model, **start), others, schedule)
     torch.manual_seed(schedule.seed)
     network = Transfer(model, head.head.to(device))
-
-    def work(folder: Path) -> dict[str, float]:
-        pictures = others.with_transform(training.augmentation(schedule), seed=schedule.seed, masks=True)
-        groups = [{"params": list(network.decoder.parameters()), "lr": schedule.head_rate}]
-        training.fit(network, pictures, groups, mask_loss, schedule, folder)
-        if devices.is_main_process():
-            write_atomically(folder / "decoder.pth", partial(torch.save, network.decoder.state_dict()))
-        return training.read_log(folder)[-1]
-
-    identity = {
-        "classifiers": [runs.file_digest(path) for path in (file, trained.folder / "model.pth")],
-        "data": {"digest": runs.data_digest(others, masks=True), "pictures": len(others)},
-        "training": schedule.identity(),
-    }
-    path = runs.complete(runs.open_run("train", identity, __name__), work).folder / "decoder.pth"
-    network.decoder.load_state_dict(torch.load(path, weights_only=True))
-    return network.decoder.to(device).eval(), runs.file_digest(path)
+    identity = {"classifiers": [runs.file_digest(path) for path in (file, trained.folder / "model.pth")]}
+    digest = learn(replace(stage, training=schedule), network, others, mask_loss, identity, __name__, masks=True)
+    return network.decoder, digest
 
 
 @dataclass(frozen=True)
