@@ -24,9 +24,12 @@ from dsna_lib.book import figures, photos
 from dsna_lib.config.photos import SHOWN
 from dsna_lib.config.recipe import MapConfig
 from dsna_lib.data import Pictures, minivoc, read_image, read_mask
+from dsna_lib.data.pictures import VOID
 
 ROOT = Path(__file__).resolve().parents[1]
-TITLES = ("picture", "expansive A", "discriminative S", "merged T", "pseudo-annotation", "after the CRF", "true mask")
+MAPS = ("expansive\nA", "discriminative\nS", "merged\nT")
+TITLES = ("picture", *MAPS, "pseudo-\nannotation", "after\nthe CRF", "true\nmask")
+LETTERS = 14  # points: the figure is shown at half its size
 
 
 def drawn() -> Pictures:
@@ -61,11 +64,23 @@ def main() -> None:
     args = ask.parse_args()
     mpl.use("Agg")
     with tempfile.TemporaryDirectory() as folder:
-        shown = rows(checkpoints.DRAWN["decoupled", 0.5], drawn(), MapConfig())
-        shown += rows(checkpoints.ATTENTION, photos.free(folder).select(["cat", "astronaut"]), SHOWN)
+        animals, photographs = drawn(), photos.free(folder).select(["cat", "astronaut"])
+        shown = rows(checkpoints.DRAWN["decoupled", 0.5], animals, MapConfig())
+        shown += rows(checkpoints.ATTENTION, photographs, SHOWN)
+    # No class of these photographs has the number, and so the color, of one of these animals.
+    names = [*photographs.class_names]
+    labels = {c for pictures in (animals, photographs) for record in pictures.records for c in record.labels}
+    for c in {c for record in animals.records for c in record.labels}:
+        names[c] = animals.class_names[c]
+    figure = figures.panel(shown, TITLES, width=1.7)
+    figures.legend(figure, np.array([*(c + 1 for c in sorted(labels)), VOID]), names)
+    for text in [axis.title for axis in figure.axes] + figure.legends[0].get_texts():
+        text.set_fontsize(LETTERS)
+    figure.set_figheight(figure.get_figheight() + 0.7)  # for two lines of titles and the legend
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    figures.panel(shown, TITLES, width=1.7).savefig(whole := io.BytesIO(), dpi=100)
-    Image.open(whole).convert("RGB").quantize(256).save(args.out)  # a sixth of the bytes, for faint bands
+    figure.savefig(whole := io.BytesIO(), dpi=100)
+    # A sixth of the bytes, for faint bands. Means of the colors keep those of the legend, which fill little.
+    Image.open(whole).convert("RGB").quantize(256, kmeans=10).save(args.out)
 
 
 if __name__ == "__main__":
