@@ -22,9 +22,12 @@ from dsna_lib.book import figures, photos
 from dsna_lib.config.photos import SHOWN
 from dsna_lib.config.recipe import MapConfig
 from dsna_lib.data import Pictures, minivoc, read_image, read_mask
+from dsna_lib.data.pictures import VOID
 
 ROOT = Path(__file__).resolve().parents[1]
-TITLES = ("picture", "expansive A", "discriminative S", "merged T", "pseudo-annotation", "after the CRF", "true mask")
+MAPS = ("expansive\nA", "discriminative\nS", "merged\nT")
+TITLES = ("picture", *MAPS, "pseudo-\nannotation", "after\nthe CRF", "true\nmask")
+LETTERS = 14  # points: the figure is shown at half its size
 
 
 def drawn() -> Pictures:
@@ -59,10 +62,21 @@ def main() -> None:
     args = ask.parse_args()
     mpl.use("Agg")
     with tempfile.TemporaryDirectory() as folder:
-        shown = rows(checkpoints.DRAWN["decoupled", 0.5], drawn(), MapConfig())
-        shown += rows(checkpoints.ATTENTION, photos.free(folder).select(["cat", "astronaut"]), SHOWN)
+        animals, photographs = drawn(), photos.free(folder).select(["cat", "astronaut"])
+        shown = rows(checkpoints.DRAWN["decoupled", 0.5], animals, MapConfig())
+        shown += rows(checkpoints.ATTENTION, photographs, SHOWN)
+    # No class of these photographs has the number, and so the color, of one of these animals.
+    names = [*photographs.class_names]
+    labels = {c for pictures in (animals, photographs) for record in pictures.records for c in record.labels}
+    for c in {c for record in animals.records for c in record.labels}:
+        names[c] = animals.class_names[c]
+    figure = figures.panel(shown, TITLES, width=1.7)
+    figures.legend(figure, np.array([*(c + 1 for c in sorted(labels)), VOID]), names)
+    for text in [axis.title for axis in figure.axes] + figure.legends[0].get_texts():
+        text.set_fontsize(LETTERS)
+    figure.set_figheight(figure.get_figheight() + 0.7)  # for two lines of titles and the legend
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    figures.panel(shown, TITLES, width=1.7).savefig(args.out, dpi=140, pil_kwargs={"quality": 72})
+    figure.savefig(args.out, dpi=140, pil_kwargs={"quality": 72})
 
 
 if __name__ == "__main__":

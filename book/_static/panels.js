@@ -16,6 +16,17 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// On a phone wide figures scroll, see book.css.
+document.addEventListener("DOMContentLoaded", () => {
+  const phone = matchMedia("(max-width: 480px)");
+  const reach = () => {
+    for (const figure of document.querySelectorAll(".cell_output:has(> img), figure.wide-figure"))
+      phone.matches ? figure.setAttribute("tabindex", "0") : figure.removeAttribute("tabindex");
+  };
+  phone.addEventListener("change", reach);
+  reach();
+});
+
 // Wide equations scroll, so the keyboard must reach them.
 addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;

@@ -104,7 +104,7 @@ class Cells:
         first = next(iter(self.values))
         top = np.unravel_index(np.argmax(self.values[first][self._measures[0]]), self._size)
         numbers = {
-            name: {what: np.round(plane, self.decimals).tolist() for what, plane in planes.items()}
+            name: {what: np.asarray(plane, np.float64).round(self.decimals).tolist() for what, plane in planes.items()}
             for name, planes in self.values.items()
         }
         known = json.dumps({"size": self._size, "start": [int(place) for place in top], "values": numbers})

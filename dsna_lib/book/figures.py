@@ -111,9 +111,8 @@ def legend(figure: Figure, masks: np.ndarray, class_names: Sequence[str]) -> Non
         for label, name in names.items()
     ]
     if patches:
-        figure.legend(
-            handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=9, frameon=False
-        )
+        columns = -(-len(patches) // -(-len(patches) // 6))  # at most six, and lines of nearly the same length
+        figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], width: float = 2.0) -> Figure:

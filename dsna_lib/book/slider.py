@@ -98,7 +98,8 @@ class Slider:
             'style="flex:1 1 8em;min-width:0;height:2em;min-height:24px"></label>'
             # The slider itself speaks its value; a second announcement would only repeat it.
             f'<output aria-live="off" style="min-width:4em;font-variant-numeric:tabular-nums">{value}</output></div>'
-            f'<div style="max-width:{width}px"><div style="display:flex;text-align:center">{titles}</div>{images}</div>'
+            f'<div style="max-width:{width}px">'
+            f'<div style="display:flex;text-align:center;font-size:.875em">{titles}</div>{images}</div>'
             f"</figure><script>{SCRIPT}</script>"
         )
 
