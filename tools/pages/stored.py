@@ -21,8 +21,6 @@ NETWORKS = {
     "resnet101": "ResNet-101",
 }
 USUAL_NETWORK = {"drawn": "EfficientNet-lite0", "photographs": "VGG-16"}
-# Table III by a schedule of fewer steps, under which not every row has converged: what the longer one has yet to train.
-SHORTER = "EfficientNet-lite0, shorter training"
 PICTURE_KINDS = tuple(USUAL_NETWORK)
 DATA = {"drawn": "minivoc", "photographs": "voc_vgg16"}  # the files of a table with the usual network
 UNMEASURED = "not measured yet"
@@ -89,8 +87,8 @@ def note_of_age(files: Mapping[str, Mapping[str, Any]]) -> str:
 def by_network(table: str, pictures: str) -> dict[str, dict[str, Any]]:
     """Everything measured for a table on ``"drawn"`` pictures or ``"photographs"``: network to content of the file."""
     if pictures == "drawn":
-        files = {USUAL_NETWORK["drawn"]: f"table_{table}_minivoc", SHORTER: f"table_{table}_minivoc_short"}
-        return {who: read(name) for who, name in files.items() if (FOLDER / f"{name}.json").is_file()}
+        name = f"table_{table}_minivoc"
+        return {USUAL_NETWORK["drawn"]: read(name)} if (FOLDER / f"{name}.json").is_file() else {}
     names = {path.stem.partition("_voc_")[2]: path.stem for path in sorted(FOLDER.glob(f"table_{table}_voc_*.json"))}
     return {NETWORKS.get(network, network): read(name) for network, name in names.items()}
 
@@ -98,10 +96,7 @@ def by_network(table: str, pictures: str) -> dict[str, dict[str, Any]]:
 def answers_to(claim: paper.Claim, pictures: str) -> dict[str, dict[str, Any]]:
     """Network to what was measured of a claim on a kind of pictures."""
     judged = {network: content["values"]["claims"] for network, content in by_network(claim.table, pictures).items()}
-    found = {network: each for network, several in judged.items() for each in several if each["text"] == claim.text}
-    if shorter := found.pop(SHORTER, None):  # it answers where the usual schedule does not
-        found.setdefault(USUAL_NETWORK["drawn"], shorter)
-    return found
+    return {network: each for network, several in judged.items() for each in several if each["text"] == claim.text}
 
 
 def in_one_text(pictures: str, texts: Mapping[str, str]) -> str:
