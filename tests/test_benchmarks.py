@@ -406,3 +406,20 @@ def test_no_place_of_a_photograph_is_both(tmp_path: Path) -> None:
         inside, outside = (four.inside_of(each, read_image(record.image).shape) for each in four.PLACES[record.id])
         assert not (inside & outside).any()
         assert min(inside.mean(), outside.mean()) > 0.05
+
+
+def test_the_budget_of_help() -> None:
+    """Labels of all pictures, or outlines of a few: as many hours, and as many steps."""
+    budget, counts = script("help_budget"), script("help_budget").effort.Counts(10, 1.5, 2.0)
+    few = budget.affordable(1000, counts)
+    assert few * (8.5 + 2 * 79) <= 1000 * 10 < (few + 1) * (8.5 + 2 * 79)
+    whole = recipe.load("drawn")
+    changed = recipe.load("drawn", budget.smaller(whole, 1000, few))
+    assert changed.data.drawn == few
+    for before, after in ((whole, changed), (whole.networks["light"], changed.networks["light"])):
+        steps = [
+            each.training.epochs * (int(0.9 * pictures) // each.training.batch_size)
+            for each, pictures in ((before, 1000), (after, few))
+        ]
+        assert steps[1] == pytest.approx(steps[0], rel=0.05)
+    assert budget.passes(whole.training, 1000, 1) > whole.training.epochs, "one picture, a batch of what there is"

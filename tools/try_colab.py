@@ -33,6 +33,7 @@ SHORTER = {  # file: what stands there, and what takes its place
     "recipes/colab.toml": {"drawn = 2000": "drawn = 60", "epochs = 6": "epochs = 1", "epochs = 9": "epochs = 1"},
     "01_labels_without_masks.ipynb": {r"\"colab\": 400": r"\"colab\": 40"},
     "03_spatial_attention.ipynb": {"400, 1500": "60, 1500"},
+    "11_what_help_is_worth.ipynb": {r"\"colab\": 48": r"\"colab\": 12"},
     "12_then_and_now.ipynb": {r"\"colab\": 160": r"\"colab\": 16"},
 }
 
