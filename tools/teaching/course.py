@@ -24,6 +24,7 @@ ASSIGNMENTS = (
     "ablations",
     "rivals",
     "segmentation",
+    "help",
     "outlook",
 )
 CONFIG = '''"""The course's settings. nbgrader reads them where it is started in this folder."""
