@@ -83,4 +83,4 @@ def test_every_method_has_a_paragraph_and_its_citation(family: str, page: str) -
         part = parts[entry.name or entry.title]
         assert f"{{cite}}`{entry.cite}`" in part
         assert f"<dsna_lib.methods.{entry.file}>`" in part
-        assert 60 <= len(part.split("\n\n")[0].split()) <= 125, entry.title
+        assert 60 <= len(part.split("\n\n")[0].split()) <= 120, entry.title
