@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pages import claims, costs, figures, last_run, maps, models, segmentation, stored, svg
+from pages import claims, costs, families, figures, last_run, maps, models, segmentation, stored, svg
 
 from dsna_lib.tables.render import cell, render_table
 
@@ -31,13 +31,15 @@ PAGES = (
     "book/claims.md",
     "book/decisions.md",
     "book/status.md",
+    "book/kinds_of_help.md",
+    *(f"book/families/{name}.md" for name in ("interactive", "external", "labels_alone")),
     "dsna_lib/checkpoints/MODEL_CARD.md",
     "book/teaching/answers.md",
     "book/teaching/report.md",
     *(f"book/teaching/session-{number}.md" for number in (1, 3, 4, 5, 6)),
 )
 BLOCKS: dict[str, Callable[[], str]] = (
-    maps.BLOCKS | models.BLOCKS | segmentation.BLOCKS | claims.BLOCKS | costs.BLOCKS | last_run.BLOCKS
+    maps.BLOCKS | models.BLOCKS | segmentation.BLOCKS | claims.BLOCKS | costs.BLOCKS | last_run.BLOCKS | families.BLOCKS
 )
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!-- result: ([\w-]+) ([^>]+?) -->).*?(<!-- / -->)", re.DOTALL)
