@@ -24,7 +24,7 @@ JOINT = re.compile(r"(?<=\w)([._/])(?=\w)")
 OPTION = re.compile(r'<span class="pre">(?=-[^<]{1,27}</span>)')
 # What stands at both sides of such a space is read as one: chapter 7, Eq. 11, 5 %, 45.6 ± 1.0, 52.0 / 71.9, p 0.019.
 FIRM = re.compile(
-    r"(\b(?:[Cc]hapters?|[Ff]igures?|[Tt]ables?|Eq\.|Sec\.|p)|±) (?=[\dIVX<])|(\d) (?=[%±])|([\d-]) / (?=[\d-])"
+    r"(\b(?:[Cc]hapters?|[Ff]igures?|[Tt]ables?|Eq\.|p)|±) (?=[\dIVX<])|(\d) (?=[%±])|([\d-]) / (?=[\d-])"
 )
 APPLICATION = re.compile(r"^```\{raw\} html$.*?^```$", re.DOTALL | re.MULTILINE)
 NO_APPLICATION = (
