@@ -143,6 +143,15 @@ def test_long_names_in_tables_may_break(site: Site) -> None:
         assert name.find("wbr") or not re.search(r"\w[._/]\w", name.text), name
 
 
+def test_names_of_the_library_break_at_their_joints(site: Site) -> None:
+    parts = [part for soup in site.values() for part in soup.select(".sig-prename, .sig-name") if "." in part.text]
+    assert parts, "no page describes the library"
+    assert [part.text for part in parts if not part.find("wbr")] == []
+    heads = [head for soup in site.values() for head in soup.select("h2") if head.text.startswith("methods.")]
+    assert heads, "no page has the library's modules as headings"
+    assert [head.text for head in heads if not head.find("wbr")] == []
+
+
 def test_no_line_ends_between_a_number_and_what_it_counts(site: Site) -> None:
     text = "".join(soup.find("article").get_text() for page, soup in site.items() if page.name == "claims.html")
     firm = "\N{NO-BREAK SPACE}"

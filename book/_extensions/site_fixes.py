@@ -21,6 +21,9 @@ from sphinx_thebe import init_thebe_core, update_thebe_context
 CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 NAME = re.compile(r"""(<span class="pre">)([^<]*)(</span>)""")
 JOINT = re.compile(r"(?<=\w)([._/])(?=\w)")
+SIGNATURE = re.compile(r'<span class="sig-(?:prename descclassname|name descname)">.*?</span></span>')
+HEADING = re.compile(r"<h[1-6]>[^<]*")
+HEADING_JOINT = re.compile(r"(?<=[a-z])([._])(?=[a-z])")
 OPTION = re.compile(r'<span class="pre">(?=-[^<]{1,27}</span>)')
 # What stands at both sides of such a space is read as one: chapter 7, Eq. 11, 5 %, 45.6 ± 1.0, 52.0 / 71.9, p 0.019.
 FIRM = re.compile(
@@ -191,6 +194,9 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
         # `doc-biblioentry` is deprecated, and a list that has such children counts as a list without items.
         body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
         body = CELL.sub(lambda cell: NAME.sub(breakable, cell[0]), body)
+        # On a phone names of the library would break anywhere; a name comes after the dot of its module.
+        body = SIGNATURE.sub(lambda part: NAME.sub(breakable, part[0]).replace(".</span>", ".<wbr></span>"), body)
+        body = HEADING.sub(lambda head: HEADING_JOINT.sub(r"\1<wbr>", head[0]), body)
         # A line would end after the hyphens of an option.
         context["body"] = OPTION.sub('<span class="pre option">', body)
     if page == "search":
@@ -227,7 +233,7 @@ def lighten(app: Sphinx, failure: Exception | None) -> None:
 
 
 def breakable(name: re.Match) -> str:
-    """Code in a cell of a table, with places where it may break: after a dot, an underscore or a slash in a name.
+    """Code in a cell of a table or a signature, with places where it may break: after a dot, an underscore or a slash in a name.
 
     Otherwise a column of names takes the width from all others.
 
