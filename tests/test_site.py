@@ -143,6 +143,32 @@ def test_long_names_in_tables_may_break(site: Site) -> None:
         assert name.find("wbr") or not re.search(r"\w[._/]\w", name.text), name
 
 
+def test_names_of_the_library_break_at_their_joints(site: Site) -> None:
+    parts = [part for soup in site.values() for part in soup.select(".sig-prename, .sig-name") if "." in part.text]
+    assert parts, "no page describes the library"
+    assert [part.text for part in parts if not part.find("wbr")] == []
+    heads = [head for soup in site.values() for head in soup.select("h2") if head.text.startswith("methods.")]
+    assert heads, "no page has the library's modules as headings"
+    assert [head.text for head in heads if not head.find("wbr")] == []
+
+
+def test_no_line_ends_between_a_number_and_what_it_counts(site: Site) -> None:
+    text = "".join(soup.find("article").get_text() for page, soup in site.items() if page.name == "claims.html")
+    firm = "\N{NO-BREAK SPACE}"
+    assert f"95{firm}%" in text
+    assert re.search(rf"\d{firm}±{firm}\d", text)
+    assert re.search(rf"\bp{firm}[\d<]", text)
+    assert re.search(rf"\d{firm}/{firm}\d", text)
+    code = "".join(code.text for soup in site.values() for code in soup.select("article code, article pre"))
+    assert not re.search(rf"\d{firm}[%/]{firm}?", code), "what is copied from the page has to run"
+
+
+def test_options_keep_their_hyphens(site: Site) -> None:
+    options = [code for soup in site.values() for code in soup.select("p code .pre") if code.text.startswith("--")]
+    assert options, "no page names an option"
+    assert [code.text for code in options if len(code.text) < 28 and "option" not in code["class"]] == []
+
+
 def meta(soup: BeautifulSoup) -> dict[str, str]:
     """What the head of a page says of it."""
     return {tag.get("property") or tag["name"]: tag["content"] for tag in soup.select("meta[property], meta[name]")}

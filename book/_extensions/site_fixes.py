@@ -21,6 +21,14 @@ from sphinx_thebe import init_thebe_core, update_thebe_context
 CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 NAME = re.compile(r"""(<span class="pre">)([^<]*)(</span>)""")
 JOINT = re.compile(r"(?<=\w)([._/])(?=\w)")
+SIGNATURE = re.compile(r'<span class="sig-(?:prename descclassname|name descname)">.*?</span></span>')
+HEADING = re.compile(r"<h[1-6]>[^<]*")
+HEADING_JOINT = re.compile(r"(?<=[a-z])([._])(?=[a-z])")
+OPTION = re.compile(r'<span class="pre">(?=-[^<]{1,27}</span>)')
+# What stands at both sides of such a space is read as one: chapter 7, Eq. 11, 5 %, 45.6 ± 1.0, 52.0 / 71.9, p 0.019.
+FIRM = re.compile(
+    r"(\b(?:[Cc]hapters?|[Ff]igures?|[Tt]ables?|Eq\.|p)|±) (?=[\dIVX<])|(\d) (?=[%±])|([\d-]) / (?=[\d-])"
+)
 APPLICATION = re.compile(r"^```\{raw\} html$.*?^```$", re.DOTALL | re.MULTILINE)
 NO_APPLICATION = (
     "**This copy of the site comes without the networks and what runs them in a browser: `make book` fetches and makes "
@@ -124,6 +132,21 @@ def more_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
     yield "404", {"title": "Page not found", "body": body}, "page.html"
 
 
+def with_firm_spaces(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Let no line end between a number and its unit, its spread or what it counts; code and equations stay as they are.
+
+    Args:
+        app: The application.
+        doctree: The page as a tree; changed in place.
+        page: Its name.
+    """
+    kept = (nodes.literal, nodes.FixedTextElement, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
+    for text in [*doctree.findall(nodes.Text)]:
+        firm = FIRM.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+        if firm != text and not isinstance(text.parent, kept):
+            text.parent.replace(text, nodes.Text(firm))
+
+
 def described(doctree: nodes.document) -> str:
     """The first paragraph of a page, up to an equation, in at most 200 letters; empty where a page has none.
 
@@ -170,7 +193,12 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
     if "body" in context:
         # `doc-biblioentry` is deprecated, and a list that has such children counts as a list without items.
         body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
-        context["body"] = CELL.sub(lambda cell: NAME.sub(breakable, cell[0]), body)
+        body = CELL.sub(lambda cell: NAME.sub(breakable, cell[0]), body)
+        # On a phone names of the library would break anywhere; a name comes after the dot of its module.
+        body = SIGNATURE.sub(lambda part: NAME.sub(breakable, part[0]).replace(".</span>", ".<wbr></span>"), body)
+        body = HEADING.sub(lambda head: HEADING_JOINT.sub(r"\1<wbr>", head[0]), body)
+        # A line would end after the hyphens of an option.
+        context["body"] = OPTION.sub('<span class="pre option">', body)
     if page == "search":
         # Deferred: after the search itself, which it corrects.
         app.add_js_file("search.js", loading_method="defer")
@@ -205,7 +233,7 @@ def lighten(app: Sphinx, failure: Exception | None) -> None:
 
 
 def breakable(name: re.Match) -> str:
-    """Code in a cell of a table, with places where it may break: after a dot, an underscore or a slash in a name.
+    """Code in a cell of a table or a signature, with places where it may break: after a dot, an underscore or a slash in a name.
 
     Otherwise a column of names takes the width from all others.
 
@@ -245,6 +273,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", without_hidden_tests)
     app.connect("source-read", with_downloads)
     app.connect("source-read", without_application)
+    app.connect("doctree-resolved", with_firm_spaces)
     app.connect("html-collect-pages", more_pages)
     app.connect("html-page-context", mend_page)
     app.connect("build-finished", lighten)

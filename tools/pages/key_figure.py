@@ -66,6 +66,7 @@ def draw(rows: list[dict[str, Any]], ink: str) -> Figure:
     axis.spines[["left", "right", "top"]].set_visible(False)
     handles = [Line2D([], [], marker=m, linestyle="", color=ink, label=name) for name, m in MARKERS.items()]
     handles.append(Line2D([], [], marker="D", linestyle="", color=ink, markerfacecolor="none", label="the paper"))
+    handles.append(Line2D([], [], linestyle="", label=" "))  # the second column begins with the verdicts
     handles += [Line2D([], [], color=color, linewidth=3, label=name) for name, color in COLORS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure

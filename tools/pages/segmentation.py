@@ -92,8 +92,8 @@ def overfit() -> str:
     asked, score = content["provenance"]["arguments"], content["values"]["mean_iou"]
     return (
         f"Taught by the true masks of {asked['pictures']} photographs in {asked['steps']} steps, DeepLab-LargeFOV on "
-        f"VGG-16 has a mean IoU of {score['single']:.1f}% on these {asked['pictures']} at one scale and of "
-        f"{score['multi']:.1f}% at three.\n"
+        f"VGG-16 has a mean IoU of {score['single']:.1f} % on these {asked['pictures']} at one scale and of "
+        f"{score['multi']:.1f} % at three.\n"
     )
 
 
