@@ -233,7 +233,7 @@ def lighten(app: Sphinx, failure: Exception | None) -> None:
 
 
 def breakable(name: re.Match) -> str:
-    """Code in a cell of a table or a signature, with places where it may break: after a dot, an underscore or a slash in a name.
+    """Code in a cell of a table or a signature, with places where it may break: after a dot, an underscore or a slash.
 
     Otherwise a column of names takes the width from all others.
 
