@@ -54,8 +54,8 @@ def segmentation_speed() -> str:
     step, crf = measured["step"], measured["crf"]
     return (
         f"A step of the book's loop takes {step['ratio']:.2f} times a bare PyTorch loop's, "
-        f"which waits for pictures {step['waiting_for_pictures']:.1%} of its time; two processes of the CRF refine "
-        f"{crf['ratio']:.2f} times as many pictures as one.\n"
+        f"which waits for pictures {100 * step['waiting_for_pictures']:.1f} % of its time; two processes of the CRF "
+        f"refine {crf['ratio']:.2f} times as many pictures as one.\n"
     )
 
 
