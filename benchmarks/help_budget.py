@@ -4,7 +4,7 @@ As many of the drawn pictures are outlined as fit into the time that the labels 
 supervision learns from these alone: its classifier, too, and by as many steps as with all pictures.
 
     dsna data make --out minivoc --with-help
-    python benchmarks/help_budget.py --root minivoc [--seeds 3] [--scores results/scores]
+    python benchmarks/help_budget.py --root minivoc [--seeds 3] [--scores results/scores/help_budget]
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ OF_OBJECTS = {"precision_small", "recall_large", "telling", "telling_oracle"}
 
 def printed(table: str) -> tuple[dict[str, Mapping[str, float | None]], set[str]]:
     """What the paper prints for each row of a table, and the table's columns."""
-    if table == "III":
+    if table in ("III", "IV"):
         return {m.title: {} if m.paper is None else {"iou": m.paper} for m in METHODS.values()}, {*segmentation.COLUMNS}
     if table == "VI":
         means = paper.TABLE_VI_MEAN
