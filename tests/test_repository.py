@@ -87,7 +87,7 @@ def test_an_address_is_written_to_what_others_show(book: Path) -> None:
         "https://colab.research.google.com/github/some-one/dsna.book/blob/main/notebooks/01_labels_without_masks.ipynb"
     )
     assert f"[Read the book](https://some-one.github.io/dsna.book/) · [chapter 1 in Colab]({colab})" in readme
-    assert f"({ADDRESS}/raw/main/book/_static/pipeline.jpg)" in readme
+    assert f"({ADDRESS}/raw/main/book/_static/pipeline.png)" in readme
     assert f"[LICENSE]({ADDRESS}/blob/main/LICENSE)" in readme
     assert set(re.findall(r"\]\((?!https://)[^)]*", readme)) == set()
     assert "(https://arxiv.org/abs/1803.02563)" in readme

@@ -290,7 +290,7 @@ def test_a_file_of_ones_own(opened: Visit, tmp_path):
     page.locator("input[type=file]").set_input_files(tmp_path / "notes.txt")
     page.locator("#try-it-application[data-state=failed]").wait_for()
     assert said.inner_text() == "notes.txt is no picture that this browser can read; choose another one."
-    page.locator("input[type=file]").set_input_files(ROOT / "book/_static/pipeline.jpg")
+    page.locator("input[type=file]").set_input_files(ROOT / "book/_static/pipeline.png")
     page.locator("#try-it-application[data-state=done]").wait_for()
-    assert said.inner_text().startswith("pipeline.jpg: all after")
+    assert said.inner_text().startswith("pipeline.png: all after")
     assert page.get_by_role("button", pressed=True).count() == 0

@@ -41,7 +41,7 @@ ICON_SCRIPT = re.compile(SCRIPT.format("fontawesome"))
 SEARCH_SCRIPTS = re.compile(SCRIPT.format("searchtools|language_data|searchindex"))
 ICON = re.compile(r'<(?:i|span) (?=class="[^"]*\bfa-)')
 # The book's own figure, for whoever shows a link with a picture.
-PICTURE = "_static/pipeline.jpg"
+PICTURE = "_static/pipeline.png"
 PICTURE_ALT = "Pictures, their attention maps, and the pseudo-annotations made from them"
 
 

@@ -49,7 +49,7 @@ EXHIBITS = (
 
 # Figures of the paper that are drawings: nothing computes them.
 DRAWINGS = {
-    "figure-1": "the book's introduction shows its idea on maps of a trained model (book/_static/pipeline.jpg)",
+    "figure-1": "the book's introduction shows its idea on maps of a trained model (book/_static/pipeline.png)",
     "figure-2": "chapter 03 builds what it shows, in code (notebooks/03_spatial_attention.ipynb)",
     "figure-3": "chapter 04 has it as a diagram, and in code (notebooks/04_decoupled_structure.ipynb)",
 }
