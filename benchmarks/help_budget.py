@@ -10,6 +10,7 @@ supervision learns from these alone: its classifier, too, and by as many steps a
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from dsna_lib.config.training import TrainingConfig
 from dsna_lib.data import effort
 from dsna_lib.engine.provenance import write_result
 from dsna_lib.methods.full_supervision import FULL_SUPERVISION
+from dsna_lib.tables.reproduce import training_work
 from dsna_lib.tables.run import Experiment
 from dsna_lib.tables.segmentation import run_table_iii
-
-KINDS = (*effort.OF_CLASS, *effort.OF_OBJECT)
 
 
 def affordable(pictures: int, counts: effort.Counts) -> int:
@@ -32,12 +32,9 @@ def affordable(pictures: int, counts: effort.Counts) -> int:
 
 def passes(schedule: TrainingConfig, many: int, few: int) -> int:
     """The epochs over a few pictures that have about as many steps as the schedule has over many."""
-
-    def steps(pictures: int) -> int:
-        learned = pictures - round(schedule.held_out * pictures)
-        return max(1, learned // schedule.batch_size)
-
-    return round(schedule.epochs * steps(many) / steps(few))
+    _, steps, *_ = training_work(schedule, many, trainings=1)
+    _, in_an_epoch, *_ = training_work(replace(schedule, epochs=1), few, trainings=1)
+    return round(steps / max(1, in_an_epoch))
 
 
 def smaller(recipe: Recipe, many: int, few: int) -> list[str]:
@@ -66,7 +63,6 @@ def main(arguments: list[str] | None = None) -> None:
     network = recipe.network(None)
     values, how = run_table_iii([FULL_SUPERVISION], Experiment.load(recipe), network, args.seeds, kept=args.scores)
     found: dict[str, Any] = {"counts": counts._asdict(), "pictures": {"labels": len(told), "masks": few}}
-    found["seconds"] = {kind: round(effort.seconds(kind, counts), 1) for kind in KINDS}
     for row in values["rows"]:  # which has no other ceiling than itself
         for numbers in (row["mean"], row["std"], *row["seeds"]):
             numbers.pop("share")

@@ -410,8 +410,8 @@ def test_no_place_of_a_photograph_is_both(tmp_path: Path) -> None:
 
 def test_the_budget_of_help() -> None:
     """Labels of all pictures, or outlines of a few: as many hours, and as many steps."""
-    budget, counts = script("help_budget"), script("help_budget").effort.Counts(10, 1.5, 2.0)
-    few = budget.affordable(1000, counts)
+    budget = script("help_budget")
+    few = budget.affordable(1000, budget.effort.Counts(10, 1.5, 2.0))
     assert few * (8.5 + 2 * 79) <= 1000 * 10 < (few + 1) * (8.5 + 2 * 79)
     whole = recipe.load("drawn")
     changed = recipe.load("drawn", budget.smaller(whole, 1000, few))

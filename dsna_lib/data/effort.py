@@ -31,6 +31,7 @@ ABSENT = 1.0  #: seconds to say of one class whether it is there
 OF_CLASS = {"labels": 1.0, "points": 2.4, "scribbles": 10.9}  #: seconds for each class that is there
 FURTHER = {"points": 0.9}  #: seconds for each object of a class beyond its first
 OF_OBJECT = {"boxes": 7.0, "masks": 79.0}  #: seconds for each object
+KINDS = (*OF_CLASS, *OF_OBJECT)  #: of help whose time is known
 
 
 class Counts(NamedTuple):
@@ -48,14 +49,14 @@ def seconds(kind: str, counts: Counts) -> float:
     """A person's time for one picture, in seconds.
 
     Args:
-        kind: ``labels``, ``points``, ``scribbles``, ``boxes`` or ``masks``.
+        kind: one of :data:`KINDS`.
         counts: of the picture, or their means.
 
     Raises:
         DataError: a kind of help whose time nobody has measured.
 
     Example:
-        >>> [round(seconds(kind, VOC), 1) for kind in ("labels", "points", "scribbles", "boxes", "masks")]
+        >>> [round(seconds(kind, VOC), 1) for kind in KINDS]
         [20.0, 23.3, 34.9, 38.1, 239.7]
     """
     absent = ABSENT * (counts.classes - counts.present)
@@ -64,7 +65,7 @@ def seconds(kind: str, counts: Counts) -> float:
         return absent + OF_CLASS[kind] * counts.present + further
     if kind in OF_OBJECT:
         return absent + OF_OBJECT[kind] * counts.objects
-    raise DataError(f"nobody has timed {kind!r}", f"choose one of {', '.join((*OF_CLASS, *OF_OBJECT))}")
+    raise DataError(f"nobody has timed {kind!r}", f"choose one of {', '.join(KINDS)}")
 
 
 def counts_of(pictures: Pictures) -> Counts:

@@ -16,7 +16,7 @@ def test_the_printed_times_of_voc():
 
 def test_each_class_and_each_object_is_paid_once():
     nothing, one, two = (effort.Counts(5, *of) for of in ((0, 0), (1, 1), (1, 2)))
-    for kind in (*effort.OF_CLASS, *effort.OF_OBJECT):
+    for kind in effort.KINDS:
         assert effort.seconds(kind, nothing) == 5, "somebody has to see that nothing is there"
         assert effort.seconds(kind, one) >= 5
     for kind, more in (("labels", 0), ("points", 0.9), ("scribbles", 0), ("boxes", 7), ("masks", 79)):
